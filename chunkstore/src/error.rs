@@ -41,6 +41,9 @@ pub enum Error {
     NoRepository { place: String },
     #[error("{place} already holds a repository")]
     RepositoryExists { place: String },
+    /// A signal asked to stop; nothing was committed.
+    #[error("interrupted")]
+    Interrupted,
     /// A request that makes no sense: a bug or a bad argument, not a fault of the repository.
     #[error("{what}: {reason}")]
     Invalid { what: String, reason: String },

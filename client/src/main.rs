@@ -1,1 +1,3 @@
+//! The `nightkeep` program.
+
 fn main() {}

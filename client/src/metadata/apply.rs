@@ -1,0 +1,1 @@
+//! Attributes of an entry onto a file.

@@ -1,0 +1,1 @@
+//! Attributes from a file system into an entry.
