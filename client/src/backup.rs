@@ -1,5 +1,10 @@
 //! Back up: source, chunks, trees, snapshot.
 
+mod exclude;
+mod given;
+mod names;
+mod walk;
+
 use crate::monitor::Monitor;
 use chunkstore::Result;
 use chunkstore::id::{RunId, SnapshotId};
@@ -8,7 +13,7 @@ use chunkstore::snapshot::{Totals, Writer};
 use chunkstore::store::Store;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What every backup works with.
@@ -74,6 +79,27 @@ pub struct Outcome {
     pub elapsed: Duration,
 }
 
+/// Tells the monitor, and counts what could not be saved as it should.
+struct Report<'a> {
+    monitor: &'a dyn Monitor,
+    problems: AtomicU64,
+}
+
+impl<'a> Report<'a> {
+    fn new(monitor: &'a dyn Monitor) -> Report<'a> {
+        Report { monitor, problems: AtomicU64::new(0) }
+    }
+
+    fn problem(&self, item: &[u8], reason: &str) {
+        self.problems.fetch_add(1, Ordering::Relaxed);
+        self.monitor.problem(item, reason);
+    }
+
+    fn detail(&self, verb: &str, item: &[u8]) {
+        self.monitor.detail(verb, item);
+    }
+}
+
 /// Saves directory trees. Ends incomplete (problems > 0) rather than failing when some items cannot be read.
 pub fn files(context: &Context<'_>, request: &Request, options: &FilesOptions) -> Result<Outcome> {
     let _ = (context, request, options);
@@ -84,4 +110,39 @@ pub fn files(context: &Context<'_>, request: &Request, options: &FilesOptions) -
 pub fn stream(context: &Context<'_>, request: &Request, name: &OsString, source: StreamSource) -> Result<Outcome> {
     let _ = (context, request, name, source);
     todo!()
+}
+
+#[cfg(test)]
+mod testing {
+    use crate::monitor::{Counters, Monitor};
+    use std::sync::Mutex;
+
+    /// A monitor that remembers what it was told.
+    #[derive(Default)]
+    pub struct Told {
+        counters: Counters,
+        lines: Mutex<Vec<String>>,
+    }
+
+    impl Told {
+        pub fn lines(&self) -> Vec<String> {
+            self.lines.lock().unwrap().clone()
+        }
+    }
+
+    impl Monitor for Told {
+        fn counters(&self) -> &Counters {
+            &self.counters
+        }
+
+        fn current(&self, _: &[u8]) {}
+
+        fn problem(&self, item: &[u8], reason: &str) {
+            self.lines.lock().unwrap().push(format!("problem {}: {reason}", item.escape_ascii()));
+        }
+
+        fn detail(&self, verb: &str, item: &[u8]) {
+            self.lines.lock().unwrap().push(format!("{verb} {}", item.escape_ascii()));
+        }
+    }
 }
