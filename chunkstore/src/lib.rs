@@ -20,6 +20,10 @@ pub mod chunker;
 
 pub mod capsule;
 
+pub mod pack;
+
+pub mod index;
+
 pub mod codec;
 
 pub mod list;
@@ -31,6 +35,14 @@ pub mod snapshot;
 pub mod mark;
 
 pub mod store;
+
+pub mod recover;
+
+pub mod repository;
+
+pub mod gc;
+
+pub mod check;
 
 pub mod writer;
 
