@@ -16,7 +16,8 @@ thread_local! {
     static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
 }
 
-/// One frame of at most `limit` bytes; `None` if there is no such or if a probe says so.
+/// One frame of at most `limit` bytes, `None` if there is none. The limit is also the probe for what cannot be compressed:
+/// zstd gives up within the first block, at 2 GB/s on 16 KiB of noise and 7 GB/s on 64 KiB.
 pub(super) fn compress(content: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut frame = Vec::with_capacity(limit);
     COMPRESSOR.with_borrow_mut(|context| {
