@@ -14,6 +14,8 @@ pub mod backend;
 
 pub mod record;
 
+mod cipher;
+
 pub mod key;
 
 pub mod chunker;
