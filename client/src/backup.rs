@@ -3,6 +3,9 @@
 mod exclude;
 mod given;
 mod names;
+#[cfg(test)]
+mod testing;
+mod unchanged;
 mod walk;
 
 use crate::monitor::Monitor;
@@ -110,39 +113,4 @@ pub fn files(context: &Context<'_>, request: &Request, options: &FilesOptions) -
 pub fn stream(context: &Context<'_>, request: &Request, name: &OsString, source: StreamSource) -> Result<Outcome> {
     let _ = (context, request, name, source);
     todo!()
-}
-
-#[cfg(test)]
-mod testing {
-    use crate::monitor::{Counters, Monitor};
-    use std::sync::Mutex;
-
-    /// A monitor that remembers what it was told.
-    #[derive(Default)]
-    pub struct Told {
-        counters: Counters,
-        lines: Mutex<Vec<String>>,
-    }
-
-    impl Told {
-        pub fn lines(&self) -> Vec<String> {
-            self.lines.lock().unwrap().clone()
-        }
-    }
-
-    impl Monitor for Told {
-        fn counters(&self) -> &Counters {
-            &self.counters
-        }
-
-        fn current(&self, _: &[u8]) {}
-
-        fn problem(&self, item: &[u8], reason: &str) {
-            self.lines.lock().unwrap().push(format!("problem {}: {reason}", item.escape_ascii()));
-        }
-
-        fn detail(&self, verb: &str, item: &[u8]) {
-            self.lines.lock().unwrap().push(format!("{verb} {}", item.escape_ascii()));
-        }
-    }
 }

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn lists_are_split_by_what_they_hold() {
-        let split = |bytes: &[u8]| split_list(bytes).into_iter().map(|p| p.into_os_string().into_vec()).collect::<Vec<_>>();
+        let split =
+            |bytes: &[u8]| split_list(bytes).into_iter().map(|p| p.into_os_string().into_vec()).collect::<Vec<_>>();
         assert_eq!(split(b"/a\n\n/b c\n"), [b"/a".to_vec(), b"/b c".to_vec()]);
         assert_eq!(split(b"/a\n/b\0/\xff\0"), [b"/a\n/b".to_vec(), b"/\xff".to_vec()]);
         assert!(split(b"").is_empty());

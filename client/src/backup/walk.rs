@@ -412,7 +412,8 @@ mod tests {
             let path = walk.path().to_vec();
             assert!(path.is_empty() || path.ends_with(&[b"/", walk.name()].concat()));
             let top = top.as_os_str().as_bytes();
-            let below = path.strip_prefix(top.strip_suffix(b"/").unwrap_or(top)).and_then(|path| path.strip_prefix(b"/"));
+            let below =
+                path.strip_prefix(top.strip_suffix(b"/").unwrap_or(top)).and_then(|path| path.strip_prefix(b"/"));
             let below = below.map(|path| path.escape_ascii().to_string());
             match step {
                 Step::Enter(_) => open.push(path),

@@ -160,9 +160,7 @@ pub fn attributes(
 /// Inode flags; file systems without them have none.
 fn flags(place: Place<'_>) -> u32 {
     match place {
-        Place::Open(file) => {
-            rustix::fs::ioctl_getflags(file).map_or(0, |flags| flags.bits() & Attributes::FLAGS)
-        }
+        Place::Open(file) => rustix::fs::ioctl_getflags(file).map_or(0, |flags| flags.bits() & Attributes::FLAGS),
         Place::Named(..) | Place::Path(_) => 0,
     }
 }
@@ -269,7 +267,9 @@ mod tests {
 
     #[test]
     fn names_come_from_the_tables() {
-        let users = by_number(b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:\nbroken\nw\xff:x:33:33\n:x:7:\n+::::::\nx:x:99999999999:\n");
+        let users = by_number(
+            b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:\nbroken\nw\xff:x:33:33\n:x:7:\n+::::::\nx:x:99999999999:\n",
+        );
         assert_eq!(users.get(&0).unwrap(), b"root");
         assert_eq!(users.get(&33).unwrap(), b"w\xff");
         assert_eq!(users.len(), 2);
