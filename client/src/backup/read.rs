@@ -394,7 +394,7 @@ impl Reading<'_> {
         })
     }
 
-    fn count_bytes(&self, len: u64) {
+    pub fn count_bytes(&self, len: u64) {
         self.read_bytes.fetch_add(len, Ordering::Relaxed);
         self.report.monitor.counters().bytes_done.fetch_add(len, Ordering::Relaxed);
     }
