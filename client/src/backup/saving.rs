@@ -42,8 +42,7 @@ impl<'a> Saving<'a> {
             validate_label(label)?;
         }
         let writer = context.writer.public_key();
-        let mut saving =
-            Saving { context, request, started: now(), clock: Instant::now(), latest: None, own: None };
+        let mut saving = Saving { context, request, started: now(), clock: Instant::now(), latest: None, own: None };
         for (id, snapshot) in context.store.snapshots()? {
             // What is wrong with another snapshot is for a check to tell.
             let Ok(snapshot) = snapshot else { continue };
