@@ -22,6 +22,10 @@ pub mod chunker;
 
 pub mod capsule;
 
+pub mod pack;
+
+pub mod index;
+
 pub mod codec;
 
 pub mod list;
@@ -34,8 +38,16 @@ pub mod mark;
 
 pub mod store;
 
+pub mod recover;
+
+pub mod repository;
+
+pub mod gc;
+
 pub mod writer;
 
 pub mod reader;
+
+pub mod check;
 
 pub use error::{Error, Result};
