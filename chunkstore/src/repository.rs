@@ -354,7 +354,7 @@ impl Store for Repository {
 
     fn commit(&self, snapshot: &Snapshot) -> Result<()> {
         self.flush()?;
-        if self.index.present(&[snapshot.summary.root])? != [true] {
+        if self.index.present(&[snapshot.summary.root.id])? != [true] {
             return Err(Error::missing(format!("the root of snapshot {}", snapshot.id)));
         }
         self.backend.put(ObjectName::Snapshot(snapshot.id), &snapshot.bytes)?;

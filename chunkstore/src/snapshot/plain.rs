@@ -2,7 +2,7 @@
 
 use crate::coding::{Decoder, Encoder};
 use crate::error::{Error, Result};
-use crate::id::{BlobId, RepositoryId, RunId, SnapshotId};
+use crate::id::{BlobId, HalfTag, Reference, RepositoryId, RunId, SnapshotId};
 use std::collections::BTreeSet;
 
 const ELEMENT_BYTES_MAX: usize = 65_536;
@@ -31,7 +31,7 @@ pub struct Summary {
     /// Nanoseconds since 1970: when it was committed.
     pub time: i64,
     pub incomplete: bool,
-    pub root: BlobId,
+    pub root: Reference,
     pub writer: [u8; 32],
     pub sequence: u64,
     pub previous: Option<SnapshotId>,
@@ -43,7 +43,7 @@ impl Summary {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut e = Encoder::new();
         e.raw(&self.repository.0).raw(&self.run.0).bytes(self.dataset.as_bytes()).i64(self.time);
-        e.u8(u8::from(self.incomplete)).raw(&self.root.0).raw(&self.writer).u64(self.sequence);
+        e.u8(u8::from(self.incomplete)).raw(&self.root.id.0).raw(&self.root.tag.0).raw(&self.writer).u64(self.sequence);
         e.raw(&self.previous.unwrap_or_default().0);
         e.varint(self.labels.len() as u64);
         for label in &self.labels {
@@ -62,7 +62,7 @@ impl Summary {
             dataset: decode_word(&mut d, "a dataset", validate_dataset)?,
             time: d.i64()?,
             incomplete: decode_bool(&mut d)?,
-            root: BlobId(d.array()?),
+            root: Reference { id: BlobId(d.array()?), tag: HalfTag(d.array()?) },
             writer: d.array()?,
             sequence: d.u64()?,
             previous: Some(SnapshotId(d.array()?)).filter(|id| *id != SnapshotId::default()),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::configuration::{Configuration, Kem, Suite};
-use crate::id::{BlobId, RunId};
+use crate::id::{BlobId, HalfTag, Reference, RunId};
 use crate::key::Keys;
 use proptest::prelude::*;
 
@@ -36,7 +36,7 @@ impl Setup {
             dataset: "host/files/root".into(),
             time: 1_700_000_000_123_456_789,
             incomplete: false,
-            root: BlobId([2; 32]),
+            root: Reference { id: BlobId([2; 32]), tag: HalfTag([3; 16]) },
             writer: self.writer.public_key(),
             sequence: 7,
             previous: Some(SnapshotId([3; 32])),
@@ -95,7 +95,7 @@ proptest! {
         let summary = Summary {
             time: times[0],
             incomplete,
-            root: BlobId(root),
+            root: Reference { id: BlobId(root), tag: HalfTag([3; 16]) },
             sequence,
             previous: previous.map(SnapshotId),
             labels,
