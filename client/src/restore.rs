@@ -25,7 +25,7 @@ mod shared;
 mod walk;
 
 use crate::monitor::Monitor;
-use chunkstore::id::BlobId;
+use chunkstore::id::Reference;
 use chunkstore::reader::Reader;
 use chunkstore::tree::{Entry, Node};
 use chunkstore::{Error, Result};
@@ -40,7 +40,7 @@ use walk::Walk;
 /// What is restored.
 pub enum Selection {
     /// All of a snapshot: its top-level names appear below the target.
-    Root(BlobId),
+    Root(Reference),
     /// One entry: a directory's contents appear below the target, which takes its attributes; anything else appears
     /// in the target under its own name.
     Entry(Box<Entry>),

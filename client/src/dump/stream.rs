@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::monitor::Monitor;
-use chunkstore::id::BlobId;
+use chunkstore::id::Reference;
 use chunkstore::list::Item;
 use chunkstore::reader::Reader;
 use chunkstore::tree::Content;
@@ -27,10 +27,10 @@ const CHUNK_BYTES_MAX: u64 = 16 << 20;
 /// Enough to keep the cores busy while some wait for a repository far away.
 const THREADS_MIN: usize = 4;
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 type Answer = Result<Vec<Result<Vec<u8>>>>;
-type Request = (Vec<BlobId>, Sender<Answer>);
+type Request = (Vec<Reference>, Sender<Answer>);
 
 /// What comes next in the output.
 enum Piece {
@@ -104,9 +104,9 @@ impl<'a> Stream<'a> {
             for _ in 0..threads {
                 let queue = queue.clone();
                 scope.spawn(move || {
-                    for (ids, answer) in queue {
+                    for (links, answer) in queue {
                         // Nobody waits for it any more after an error.
-                        let _ = answer.send(reader.chunks(&ids));
+                        let _ = answer.send(reader.chunks(&links));
                     }
                 });
             }
@@ -192,18 +192,18 @@ impl<'a> Stream<'a> {
         let mut expected = 0;
         let (reader, size) = (self.reader, content.size());
         reader.items(content, 0..size, &mut |offset, item| {
-            let (len, id) = match item {
+            let (len, link) = match item {
                 Item::Hole { len } => (len, None),
-                Item::Chunk { len, id } if len <= CHUNK_BYTES_MAX => (len, Some(id)),
+                Item::Chunk { len, link } if len <= CHUNK_BYTES_MAX => (len, Some(link)),
                 _ => return Err(Error::corrupt("a list of chunks", "an item is out of place")),
             };
             if offset != expected || size - expected < len {
                 return Err(Error::corrupt("a list of chunks", "it does not cover its file"));
             }
             expected += len;
-            let is_hole = id.is_none();
-            if let Some(id) = id {
-                group.ids.push(id);
+            let is_hole = link.is_none();
+            if let Some(link) = link {
+                group.links.push(link);
                 group.lens.push(len);
                 group.bytes += len;
             }
@@ -220,13 +220,13 @@ impl<'a> Stream<'a> {
     }
 
     fn request(&mut self, group: &mut Group, push: &mut dyn FnMut(&mut Stream<'a>, Piece) -> Result<()>) -> Result<()> {
-        let Group { ids, lens, .. } = std::mem::take(group);
-        if ids.is_empty() {
+        let Group { links, lens, .. } = std::mem::take(group);
+        if links.is_empty() {
             return Ok(());
         }
         let (sender, answer) = bounded(1);
         // The threads live as long as the stream.
-        let _ = self.requests.send((ids, sender));
+        let _ = self.requests.send((links, sender));
         push(self, Piece::Chunks { lens, answer })
     }
 
@@ -315,7 +315,7 @@ impl<'a> Stream<'a> {
 /// Chunks of one request.
 #[derive(Default)]
 struct Group {
-    ids: Vec<BlobId>,
+    links: Vec<Reference>,
     lens: Vec<u64>,
     bytes: u64,
 }

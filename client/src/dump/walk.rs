@@ -3,7 +3,7 @@
 use super::archive;
 use super::stream::{File, Stream};
 use chunkstore::Result;
-use chunkstore::id::BlobId;
+use chunkstore::id::Reference;
 use chunkstore::reader::Reader;
 use chunkstore::tree::{Attributes, Entry, Node};
 use std::collections::HashMap;
@@ -40,7 +40,7 @@ impl<'s, 'a> Walk<'s, 'a> {
     }
 
     /// Writes a whole archive. With attributes, its first member is `./` and gives them to the directory it is unpacked in.
-    pub fn archive(mut self, tree: BlobId, attributes: Option<&Attributes>) -> Result<()> {
+    pub fn archive(mut self, tree: Reference, attributes: Option<&Attributes>) -> Result<()> {
         if let Some(attributes) = attributes {
             self.member(b"./".to_vec(), attributes, &Node::Directory(tree))?;
         }
@@ -64,7 +64,7 @@ impl<'s, 'a> Walk<'s, 'a> {
         self.stream.bytes(archive::end())
     }
 
-    fn open(&mut self, tree: BlobId, path: Vec<u8>) -> Result<()> {
+    fn open(&mut self, tree: Reference, path: Vec<u8>) -> Result<()> {
         let reader = self.reader;
         let mut pending = Vec::new();
         let visited = reader.entries(tree, &mut |entry| {

@@ -225,10 +225,9 @@ impl Handle<'_> {
             Handle::Open(fd) => fs::fchown(fd, owner, Some(group)),
             Handle::Path(fd) => fs::chownat(fd, c"", owner, Some(group), AtFlags::EMPTY_PATH),
         };
-        chown(Some(owner)).or_else(|errno| {
-            // An ordinary user may still choose among the user's own groups.
+        // An ordinary user may still choose among the user's own groups.
+        chown(Some(owner)).inspect_err(|_| {
             let _ = chown(None);
-            Err(errno)
         })
     }
 

@@ -6,7 +6,7 @@ use rustix::fs::{self, FallocateFlags, SeekFrom};
 use rustix::io::{self, Errno};
 use std::ops::Range;
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 pub fn write_at(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Outcome<()> {
     while !bytes.is_empty() {

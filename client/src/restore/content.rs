@@ -6,9 +6,9 @@ use super::job::{Job, Span, Start};
 use super::run::Run;
 use super::target::Outcome;
 use chunkstore::Result;
-use chunkstore::id::{BlobId, Tag};
+use chunkstore::id::{BlobId, HalfTag, Reference};
 use chunkstore::record::Kind;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, Advice};
 use std::sync::Arc;
 
@@ -20,20 +20,14 @@ const SPANS_AT_ONCE: usize = 16;
 /// Finds the pieces that the target holds already, and makes holes where they belong.
 pub fn compare(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
     let compared: Vec<(&Arc<Job>, &Span)> = spans(files).filter(|(job, _)| job.is_compared()).collect();
-    let ids: Vec<BlobId> = compared.iter().filter_map(|(_, span)| span.id).collect();
-    let tags = if ids.is_empty() { Vec::new() } else { run.reader.store.tags(&ids)? };
-    let mut tags = tags.into_iter();
-    let wanted: Vec<(&Arc<Job>, &Span, Option<Tag>)> =
-        compared.into_iter().map(|(job, span)| (job, span, span.id.and_then(|_| tags.next().flatten()))).collect();
-    let groups: Vec<_> = wanted.chunks(SPANS_AT_ONCE).collect();
+    let groups: Vec<_> = compared.chunks(SPANS_AT_ONCE).collect();
     run.parallel(groups.len(), |n| {
         let mut buffer = Vec::new();
-        for (job, span, tag) in groups.get(n).into_iter().flat_map(|group| group.iter()) {
+        for (job, span) in groups.get(n).into_iter().flat_map(|group| group.iter()) {
             if !job.place.has_failed() {
-                let outcome = match (span.id, tag) {
-                    (None, _) => compare_hole(run, files, job, span),
-                    (Some(_), Some(tag)) => compare_chunk(run, files, job, span, *tag, &mut buffer),
-                    (Some(_), None) => Ok(()),
+                let outcome = match &span.link {
+                    None => compare_hole(run, files, job, span),
+                    Some(link) => compare_chunk(run, files, job, (span, link), &mut buffer),
                 };
                 settle(job, outcome)?;
             }
@@ -46,11 +40,10 @@ fn compare_chunk(
     run: &Run<'_>,
     files: &Files<'_>,
     job: &Job,
-    span: &Span,
-    wanted: Tag,
+    (span, link): (&Span, &Reference),
     buffer: &mut Vec<u8>,
 ) -> Outcome<()> {
-    if read_tag(run, files, span, buffer)? == Some(wanted) {
+    if tag_at(run, files.get(span.job, false)?.as_fd(), span.offset, span.len, buffer)? == Some(link.tag) {
         span.set_done();
         count_kept(run, job, span.len);
     } else if job.start != Start::Update {
@@ -81,18 +74,24 @@ fn differs(job: &Job) {
 }
 
 /// The tag of what a file holds in place of a piece; `None` if it ends before.
-fn read_tag(run: &Run<'_>, files: &Files<'_>, span: &Span, buffer: &mut Vec<u8>) -> Outcome<Option<Tag>> {
-    let len = usize::try_from(span.len.min(CHUNK_BYTES_MAX)).unwrap_or(0);
+pub fn tag_at(
+    run: &Run<'_>,
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    len: u64,
+    buffer: &mut Vec<u8>,
+) -> Outcome<Option<HalfTag>> {
+    let len = usize::try_from(len.min(CHUNK_BYTES_MAX)).unwrap_or(0);
     buffer.resize(len, 0);
-    let read = read_at(files.get(span.job, false)?.as_fd(), buffer, span.offset)?;
-    Ok((read == len).then(|| run.reader.opener.tag(Kind::Chunk, buffer)))
+    let read = read_at(fd, buffer, offset)?;
+    Ok((read == len).then(|| run.reader.opener.tag(Kind::Chunk, buffer).half()))
 }
 
 /// Reads the chunks that are still wanted, in storage order, each once, and writes them wherever they belong.
 pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
-    let mut wanted: Vec<(BlobId, &Arc<Job>, &Span)> = Vec::new();
+    let mut wanted: Vec<(Reference, &Arc<Job>, &Span)> = Vec::new();
     for (job, span) in spans(files) {
-        if let Some(id) = span.id
+        if let Some(link) = span.link
             && !span.is_done()
             && !job.place.has_failed()
             && !matches!(job.start, Start::Keep { .. })
@@ -100,7 +99,7 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
             if run.options.dry_run {
                 count_written(run, job, span.len);
             } else {
-                wanted.push((id, job, span));
+                wanted.push((link, job, span));
             }
         }
     }
@@ -108,14 +107,15 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
         return Ok(());
     }
     // The destinations of one chunk lie together.
-    wanted.sort_by_key(|(id, ..)| *id);
-    let places: Vec<&[(BlobId, &Arc<Job>, &Span)]> = wanted.chunk_by(|a, b| a.0 == b.0).collect();
-    let ids: Vec<BlobId> = places.iter().filter_map(|places| places.first().map(|(id, ..)| *id)).collect();
+    wanted.sort_by_key(|(link, ..)| *link);
+    let places: Vec<&[(Reference, &Arc<Job>, &Span)]> = wanted.chunk_by(|a, b| a.0 == b.0).collect();
+    let links: Vec<Reference> = places.iter().filter_map(|places| places.first().map(|(link, ..)| *link)).collect();
+    let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
     let groups = run.reader.store.arrange(&ids)?;
     run.parallel(groups.len(), |n| {
         let group: &[usize] = groups.get(n).map_or(&[], Vec::as_slice);
-        let ids: Vec<BlobId> = group.iter().filter_map(|at| ids.get(*at).copied()).collect();
-        let contents = run.reader.chunks(&ids)?;
+        let links: Vec<Reference> = group.iter().filter_map(|at| links.get(*at).copied()).collect();
+        let contents = run.reader.chunks(&links)?;
         for (at, content) in group.iter().zip(contents) {
             for (_, job, span) in places.get(*at).copied().unwrap_or_default() {
                 match &content {
@@ -144,10 +144,7 @@ fn write(run: &Run<'_>, files: &Files<'_>, job: &Job, span: &Span, content: &[u8
         return Ok(());
     }
     write_at(files.get(span.job, true)?.as_fd(), content, span.offset)?;
-    if run.options.verify {
-        let _ = span.written.set(run.reader.opener.tag(Kind::Chunk, content));
-    }
-    span.set_done();
+    span.set_written();
     count_written(run, job, span.len);
     Ok(())
 }
@@ -194,18 +191,15 @@ fn read_back_inline(files: &Files<'_>, job: &Job, at: usize) -> Outcome<()> {
 }
 
 fn read_back_span(run: &Run<'_>, files: &Files<'_>, job: &Job, span: &Span, buffer: &mut Vec<u8>) -> Outcome<()> {
-    let is_right = match (span.id, span.written.get()) {
-        (None, _) => {
-            let fd = files.get(span.job, false)?;
-            bytes::look(fd.as_fd(), span.offset..span.offset + span.len)? != Found::Data
-        }
-        (Some(_), Some(tag)) => {
-            let fd = files.get(span.job, false)?;
+    let fd = files.get(span.job, false)?;
+    let is_right = match &span.link {
+        None => bytes::look(fd.as_fd(), span.offset..span.offset + span.len)? != Found::Data,
+        Some(link) if span.is_written() => {
             let _ = fs::fadvise(&fd, span.offset, std::num::NonZeroU64::new(span.len), Advice::DontNeed);
-            read_tag(run, files, span, buffer)? == Some(*tag)
+            tag_at(run, fd.as_fd(), span.offset, span.len, buffer)? == Some(link.tag)
         }
         // Found there by comparison.
-        (Some(_), None) => span.is_done(),
+        Some(_) => span.is_done(),
     };
     if !is_right {
         job.place.fail("reading it back gave other content");

@@ -1,7 +1,7 @@
 //! One file on its way into the target, and the batch that bounds how many are on their way at once.
 
 use super::target::{Directory, Identity};
-use chunkstore::id::{BlobId, Tag};
+use chunkstore::id::Reference;
 use chunkstore::tree::{Attributes, Content, Node};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -114,11 +114,11 @@ pub struct Span {
     pub offset: u64,
     pub len: u64,
     /// None is a hole.
-    pub id: Option<BlobId>,
+    pub link: Option<Reference>,
     /// The target holds it: found there or written.
     pub done: AtomicBool,
-    /// Of what was written: to read it back.
-    pub written: OnceLock<Tag>,
+    /// It was written, not found.
+    pub written: AtomicBool,
 }
 
 impl Span {
@@ -128,6 +128,15 @@ impl Span {
 
     pub fn set_done(&self) {
         self.done.store(true, Ordering::Relaxed);
+    }
+
+    pub fn set_written(&self) {
+        self.written.store(true, Ordering::Relaxed);
+        self.set_done();
+    }
+
+    pub fn is_written(&self) -> bool {
+        self.written.load(Ordering::Relaxed)
     }
 }
 
@@ -168,12 +177,12 @@ impl Batch {
     }
 
     /// A piece of the last job's content.
-    pub fn push_span(&mut self, offset: u64, len: u64, id: Option<BlobId>) {
+    pub fn push_span(&mut self, offset: u64, len: u64, link: Option<Reference>) {
         let Some(job) = self.jobs.len().checked_sub(1) else { return };
-        if id.is_some() {
+        if link.is_some() {
             self.bytes += len;
         }
-        self.spans.push(Span { job, offset, len, id, done: AtomicBool::new(false), written: OnceLock::new() });
+        self.spans.push(Span { job, offset, len, link, done: AtomicBool::new(false), written: AtomicBool::new(false) });
     }
 
     pub fn is_full(&self) -> bool {

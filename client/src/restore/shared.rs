@@ -2,14 +2,14 @@
 //! if all of it is right, and is replaced otherwise.
 
 use super::Overwrite;
-use super::bytes::{self, Found, holds, read_at};
+use super::bytes::{self, Found, holds};
+use super::content;
 use super::plan::{Existing, is_unchanged};
 use super::run::{Run, add};
 use super::target::{Directory, Identity, Outcome, Target};
 use crate::metadata::apply::{Handle, Rules, apply};
 use chunkstore::Result;
 use chunkstore::list::Item;
-use chunkstore::record::Kind;
 use chunkstore::tree::{Content, Entry, Node};
 use rustix::fd::{AsFd, BorrowedFd};
 use std::ops::ControlFlow;
@@ -67,36 +67,21 @@ fn holds_content(run: &Run<'_>, fd: BorrowedFd<'_>, content: &Content) -> Result
         run.check_interrupted()?;
         items.push((offset, item));
         if items.len() >= ITEMS_AT_ONCE {
-            right = hold_items(run, fd, &std::mem::take(&mut items))?;
+            right = hold_items(run, fd, &std::mem::take(&mut items));
         }
         Ok(if right { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
-    Ok(right && hold_items(run, fd, &items)?)
+    Ok(right && hold_items(run, fd, &items))
 }
 
-fn hold_items(run: &Run<'_>, fd: BorrowedFd<'_>, items: &[(u64, Item)]) -> Result<bool> {
-    let id = |item: &Item| match item {
-        Item::Chunk { id, .. } => Some(*id),
-        _ => None,
-    };
-    let ids: Vec<_> = items.iter().filter_map(|(_, item)| id(item)).collect();
-    let mut tags = run.reader.store.tags(&ids)?.into_iter();
+fn hold_items(run: &Run<'_>, fd: BorrowedFd<'_>, items: &[(u64, Item)]) -> bool {
     let mut buffer = Vec::new();
-    for (offset, item) in items {
-        let right = match item {
-            Item::Hole { len } => bytes::look(fd, *offset..offset.saturating_add(*len)).is_ok_and(|f| f != Found::Data),
-            Item::Chunk { len, .. } if *len <= super::content::CHUNK_BYTES_MAX => {
-                buffer.resize(usize::try_from(*len).unwrap_or(0), 0);
-                let read = read_at(fd, &mut buffer, *offset);
-                let tag = tags.next().flatten();
-                read.is_ok_and(|read| read == buffer.len())
-                    && tag.is_some_and(|tag| tag == run.reader.opener.tag(Kind::Chunk, &buffer))
-            }
-            Item::Chunk { .. } | Item::List { .. } => false,
-        };
-        if !right {
-            return Ok(false);
+    items.iter().all(|(offset, item)| match item {
+        Item::Hole { len } => bytes::look(fd, *offset..offset.saturating_add(*len)).is_ok_and(|f| f != Found::Data),
+        Item::Chunk { len, link } => {
+            let found = content::tag_at(run, fd, *offset, *len, &mut buffer);
+            found.is_ok_and(|tag| tag == Some(link.tag))
         }
-    }
-    Ok(true)
+        Item::List { .. } => false,
+    })
 }

@@ -9,7 +9,7 @@ use super::plan::{self, Action, Existing};
 use super::run::{Run, add};
 use super::target::{DEPTH_MAX, Directory, Failure, Identity, Outcome, Target};
 use super::{Overwrite, content, remove, shared, write};
-use chunkstore::id::BlobId;
+use chunkstore::id::Reference;
 use chunkstore::list::Item;
 use chunkstore::tree::{Attributes, Content, Entry, HardLink, Node};
 use chunkstore::{Error, Result};
@@ -53,7 +53,7 @@ impl<'r> Walk<'r> {
     }
 
     /// Restores a directory's entries into the target itself.
-    pub fn directory(mut self, tree: BlobId, attributes: Option<Attributes>, created: bool) -> Result<()> {
+    pub fn directory(mut self, tree: Reference, attributes: Option<Attributes>, created: bool) -> Result<()> {
         let frame = Frame {
             directory: self.target.map(Target::root),
             path: Vec::new(),
@@ -78,7 +78,7 @@ impl<'r> Walk<'r> {
     }
 
     /// Plans all entries of a directory but its subdirectories, which are to come.
-    fn open(&mut self, mut frame: Frame, tree: BlobId) -> Result<()> {
+    fn open(&mut self, mut frame: Frame, tree: Reference) -> Result<()> {
         let run = self.run;
         let mut pending = Vec::new();
         let mut surplus = self.surplus(&frame)?;
@@ -277,16 +277,16 @@ impl<'r> Walk<'r> {
         let mut expected = 0;
         let run = self.run;
         let visited = run.reader.items(content, 0..job.size, &mut |offset, item| {
-            let (len, id) = match item {
+            let (len, link) = match item {
                 Item::Hole { len } => (len, None),
-                Item::Chunk { len, id } if len <= content::CHUNK_BYTES_MAX => (len, Some(id)),
+                Item::Chunk { len, link } if len <= content::CHUNK_BYTES_MAX => (len, Some(link)),
                 _ => return Err(Error::corrupt("its list of chunks", "an item is out of place")),
             };
             if offset != expected || job.size - expected < len {
                 return Err(Error::corrupt("its list of chunks", "it does not cover the file"));
             }
             expected += len;
-            self.batch.push_span(offset, len, id);
+            self.batch.push_span(offset, len, link);
             self.flush_if_full()?;
             Ok(if job.place.has_failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });
