@@ -1,0 +1,6 @@
+//! What several tests need: a tree with everything awkward in it, a listing of a tree that shares no code with the
+//! product, and the built program.
+
+pub mod manifest;
+
+pub mod torture;
