@@ -3,4 +3,6 @@
 
 pub mod manifest;
 
+pub mod source;
+
 pub mod torture;
