@@ -105,11 +105,11 @@ fn misplaced(reference: &Reference, root: &Source, order: &[String], own: usize)
 fn every_file_opens_with_what_it_owns() {
     let mut wrong = Vec::new();
     for path in project_files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")) {
-        if !std::fs::read_to_string(&path).unwrap().starts_with("//! ") {
+        if !std::fs::read_to_string(&path).unwrap().starts_with("//!") {
             wrong.push(path.display().to_string());
         }
     }
-    report("files that do not begin with `//! `", &wrong);
+    report("files that do not begin with `//!`", &wrong);
 }
 
 #[test]

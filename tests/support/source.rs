@@ -35,14 +35,23 @@ impl Source {
 
     fn parse(path: &Path, text: &str) -> Source {
         let mut tokens = tokens(text);
-        let tests = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
-        let cut = (0..tokens.len()).find(|at| {
-            let ahead = tokens[*at..].iter().map(|token| token.text.as_str());
-            ahead.take(tests.len()).eq(tests)
-        });
-        let mut product_lines = text.lines().count();
+        let attribute = ["#", "[", "cfg", "(", "test", ")", "]"];
+        let tests = |at: &usize| {
+            let ahead: Vec<&str> = tokens[*at..].iter().take(12).map(|token| token.text.as_str()).collect();
+            let item = ahead
+                .iter()
+                .skip(attribute.len())
+                .find(|word| !matches!(**word, "pub" | "(" | "crate" | "super" | ")"));
+            ahead.starts_with(&attribute) && item == Some(&"mod")
+        };
         // `#[cfg(test)] mod tests;` names a file of tests and ends nothing.
-        if let Some(at) = cut.filter(|at| tokens.get(at + 9).is_none_or(|token| token.text != ";")) {
+        let names_a_file = |at: &usize| {
+            let mut ahead = tokens[*at..].iter().map(|token| token.text.as_str());
+            ahead.find(|word| matches!(*word, ";" | "{")) == Some(";")
+        };
+        let cut = (0..tokens.len()).find(|at| tests(at) && !names_a_file(at));
+        let mut product_lines = text.lines().count();
+        if let Some(at) = cut {
             product_lines = tokens[at].line - 1;
             tokens.truncate(at);
         }
@@ -263,7 +272,7 @@ fn groups_are_expanded_and_super_is_resolved() {
         Path::new("/c/src/writer/queue.rs"),
         "use crate::{error::{Error, Result}, id::*, pack::writer as w};\n// use crate::comment;\nuse super::super::tree::Entry;\n\
          use std::fmt;\nfn f<'a>(x: &'a str) -> crate::codec::Sealed { let c = '{'; super::local(\"crate::text\", r#\"crate::raw\"#) }\n\
-         pub(crate) fn g() {}\n#[cfg(test)]\nmod tests {\n use crate::reader::Reader;\n}\n",
+         pub(crate) fn g() {}\n#[cfg(test)]\npub(crate) mod tests {\n use crate::reader::Reader;\n}\n",
     );
     let module = source.module_path(Path::new("/c/src"));
     assert_eq!(module, ["writer", "queue"]);
