@@ -134,7 +134,7 @@ impl Repository {
                 Some(time) => outcome.snapshots_in_grace.push((id, time.saturating_add(grace))),
                 None => {}
             }
-            roots.push(snapshot?.summary.root);
+            roots.push(snapshot?.summary.root.id);
         }
         Ok((removed, roots))
     }

@@ -110,8 +110,7 @@ impl Index {
 
     /// SQLite's own check of its file; slow for a large index.
     pub fn quick_check(&self) -> Result<()> {
-        let verdict: String =
-            self.lock().query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;
+        let verdict: String = self.lock().query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;
         if verdict == "ok" { Ok(()) } else { Err(Error::corrupt("the index", verdict)) }
     }
 
@@ -160,9 +159,8 @@ impl Index {
         let mut statement = connection
             .prepare_cached("SELECT id, tag FROM blob WHERE tag_key = ?1 AND state = 0")
             .map_err(sql("read"))?;
-        let rows = statement
-            .query_map([key(&half.0)], |r| Ok((BlobId(r.get(0)?), Tag(r.get(1)?))))
-            .map_err(sql("read"))?;
+        let rows =
+            statement.query_map([key(&half.0)], |r| Ok((BlobId(r.get(0)?), Tag(r.get(1)?)))).map_err(sql("read"))?;
         for row in rows {
             let (id, tag) = row.map_err(sql("read"))?;
             if tag.half() == half {

@@ -41,6 +41,11 @@ impl WriteKey {
         Tag(*hasher.finalize().as_bytes())
     }
 
+    /// Whether a tree node may end after the entry or child of this name (section 9).
+    pub fn splits(&self, name: &[u8]) -> bool {
+        blake3::keyed_hash(&self.gear, name).as_bytes().first() == Some(&0)
+    }
+
     fn derive(root: &[u8; 32], repository: RepositoryId, recipients: Vec<Recipient>) -> WriteKey {
         let derived = |context: &str| {
             let mut hasher = blake3::Hasher::new_derive_key(context);

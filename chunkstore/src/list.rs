@@ -5,7 +5,7 @@
 
 use crate::coding::{Decoder, Encoder};
 use crate::error::Result;
-use crate::id::BlobId;
+use crate::id::{BlobId, HalfTag, Reference};
 
 /// The highest level of a list or tree.
 pub const LEVELS_MAX: u8 = 8;
@@ -26,12 +26,12 @@ pub enum Item {
     },
     Chunk {
         len: u64,
-        id: BlobId,
+        link: Reference,
     },
     /// Only in list nodes of level 1 and up.
     List {
         len: u64,
-        id: BlobId,
+        link: Reference,
     },
 }
 
@@ -44,18 +44,18 @@ impl Item {
     }
 
     /// The blob it names; a hole names none.
-    pub fn id(&self) -> Option<BlobId> {
+    pub fn link(&self) -> Option<Reference> {
         match *self {
             Item::Hole { .. } => None,
-            Item::Chunk { id, .. } | Item::List { id, .. } => Some(id),
+            Item::Chunk { link, .. } | Item::List { link, .. } => Some(link),
         }
     }
 
     fn encode_to(&self, e: &mut Encoder) {
         match self {
             Item::Hole { len } => e.u8(HOLE).varint(*len),
-            Item::Chunk { len, id } => e.u8(CHUNK).varint(*len).raw(&id.0),
-            Item::List { len, id } => e.u8(LIST).varint(*len).raw(&id.0),
+            Item::Chunk { len, link } => encode_reference(link, e.u8(CHUNK).varint(*len)),
+            Item::List { len, link } => encode_reference(link, e.u8(LIST).varint(*len)),
         };
     }
 
@@ -67,11 +67,20 @@ impl Item {
         }
         match (kind, level) {
             (HOLE, 0) => Ok(Item::Hole { len }),
-            (CHUNK, 0) => Ok(Item::Chunk { len, id: BlobId(d.array()?) }),
-            (LIST, 1..) => Ok(Item::List { len, id: BlobId(d.array()?) }),
+            (CHUNK, 0) => Ok(Item::Chunk { len, link: decode_reference(d)? }),
+            (LIST, 1..) => Ok(Item::List { len, link: decode_reference(d)? }),
             _ => Err(d.corrupt(format!("an item of kind {kind} at level {level}"))),
         }
     }
+}
+
+/// A link as nodes write it.
+pub(crate) fn encode_reference<'e>(link: &Reference, e: &'e mut Encoder) -> &'e mut Encoder {
+    e.raw(&link.id.0).raw(&link.tag.0)
+}
+
+pub(crate) fn decode_reference(d: &mut Decoder<'_>) -> Result<Reference> {
+    Ok(Reference { id: BlobId(d.array()?), tag: HalfTag(d.array()?) })
 }
 
 /// The sum of what items cover, unless it exceeds 64 bits.
@@ -129,7 +138,7 @@ impl List {
 
     /// The blobs that this node names, in order, with duplicates.
     pub fn links(&self) -> Vec<BlobId> {
-        self.items.iter().filter_map(Item::id).collect()
+        self.items.iter().filter_map(Item::link).map(|link| link.id).collect()
     }
 }
 
@@ -140,8 +149,8 @@ pub(crate) mod strategy {
     use super::*;
     use proptest::prelude::*;
 
-    pub fn id() -> impl Strategy<Value = BlobId> {
-        any::<[u8; 32]>().prop_map(BlobId)
+    pub fn link() -> impl Strategy<Value = Reference> {
+        any::<([u8; 32], [u8; 16])>().prop_map(|(id, tag)| Reference { id: BlobId(id), tag: HalfTag(tag) })
     }
 
     /// Lengths small enough that any number of them can be summed, and of every varint size up to that.
@@ -152,13 +161,13 @@ pub(crate) mod strategy {
     pub fn item() -> impl Strategy<Value = Item> {
         prop_oneof![
             length().prop_map(|len| Item::Hole { len }),
-            (length(), id()).prop_map(|(len, id)| Item::Chunk { len, id }),
+            (length(), link()).prop_map(|(len, link)| Item::Chunk { len, link }),
         ]
     }
 
     pub fn list() -> impl Strategy<Value = List> {
         let leaf = prop::collection::vec(item(), 1..20).prop_map(|items| List { level: 0, items });
-        let child = (length(), id()).prop_map(|(len, id)| Item::List { len, id });
+        let child = (length(), link()).prop_map(|(len, link)| Item::List { len, link });
         let inner =
             (1..=LEVELS_MAX, prop::collection::vec(child, 1..20)).prop_map(|(level, items)| List { level, items });
         prop_oneof![leaf, inner]
@@ -199,6 +208,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn reference(byte: u8) -> Reference {
+        Reference { id: BlobId([byte; 32]), tag: HalfTag([byte; 16]) }
+    }
+
     fn decode(bytes: &[u8]) -> Result<List> {
         List::decode(bytes, "list")
     }
@@ -228,27 +241,27 @@ mod tests {
 
     #[test]
     fn known_bytes() {
-        let list = List { level: 0, items: vec![Item::Hole { len: 300 }, Item::Chunk { len: 5, id: BlobId([7; 32]) }] };
+        let list = List { level: 0, items: vec![Item::Hole { len: 300 }, Item::Chunk { len: 5, link: reference(7) }] };
         let mut bytes = vec![0, 2, 0, 0xac, 2, 1, 5];
-        bytes.extend([7; 32]);
+        bytes.extend([7; 48]);
         assert_eq!(list.encode(), bytes);
-        let upper = List { level: 3, items: vec![Item::List { len: 1, id: BlobId([9; 32]) }] };
-        assert_eq!(upper.encode(), [&[3, 1, 2, 1][..], &[9; 32]].concat());
+        let upper = List { level: 3, items: vec![Item::List { len: 1, link: reference(9) }] };
+        assert_eq!(upper.encode(), [&[3, 1, 2, 1][..], &[9; 48]].concat());
     }
 
     #[test]
     fn what_no_writer_makes_is_refused() {
-        let id = BlobId([1; 32]);
+        let link = reference(1);
         let encoded = |level, items| List { level, items }.encode();
         assert!(!refused(&encoded(0, vec![Item::Hole { len: u64::MAX }])));
         assert!(refused(&encoded(0, vec![])), "empty");
         assert!(refused(&encoded(1, vec![])), "empty");
         assert!(refused(&encoded(0, vec![Item::Hole { len: 0 }])), "no length");
-        assert!(refused(&encoded(0, vec![Item::Chunk { len: 0, id }])), "no length");
-        assert!(refused(&encoded(0, vec![Item::List { len: 1, id }])), "a list below level 1");
-        assert!(refused(&encoded(1, vec![Item::Chunk { len: 1, id }])), "a chunk above level 0");
+        assert!(refused(&encoded(0, vec![Item::Chunk { len: 0, link }])), "no length");
+        assert!(refused(&encoded(0, vec![Item::List { len: 1, link }])), "a list below level 1");
+        assert!(refused(&encoded(1, vec![Item::Chunk { len: 1, link }])), "a chunk above level 0");
         assert!(refused(&encoded(1, vec![Item::Hole { len: 1 }])), "a hole above level 0");
-        assert!(refused(&encoded(9, vec![Item::List { len: 1, id }])), "too high");
+        assert!(refused(&encoded(9, vec![Item::List { len: 1, link }])), "too high");
         assert!(refused(&encoded(0, vec![Item::Hole { len: u64::MAX }, Item::Hole { len: 1 }])), "overflow");
         assert!(refused(&[0, 1, 3, 1]), "unknown kind");
         assert!(!refused(&encoded(0, vec![Item::Hole { len: 1 }; NODE_ITEMS_MAX])));

@@ -34,7 +34,10 @@ const GAP_BYTES_MAX: u32 = 64 << 10;
 pub enum Access {
     Read,
     /// Takes the writer lock, waiting for at most `wait`; `holder` is what others are told meanwhile.
-    Write { holder: String, wait: Duration },
+    Write {
+        holder: String,
+        wait: Duration,
+    },
 }
 
 pub struct Repository {
@@ -89,8 +92,7 @@ impl Repository {
             Access::Write { holder, wait } => {
                 let lock = backend.lock(&holder, wait)?;
                 let index = recover::recover(&*backend, catalog, &configuration.repository, now)?;
-                writing =
-                    Some(Writing { storing: Mutex::new(()), packer: Mutex::new(Packer::default()), _lock: lock });
+                writing = Some(Writing { storing: Mutex::new(()), packer: Mutex::new(Packer::default()), _lock: lock });
                 index
             }
             Access::Read => match open_for_reading(&*backend, catalog, &configuration, now)? {
@@ -178,9 +180,8 @@ impl Repository {
     }
 
     fn parse(&self, id: &BlobId, place: Place, bytes: Vec<u8>) -> Result<Record> {
-        let damaged = |reason: String| {
-            Error::corrupt(format!("blob {id} at {} of pack {}", place.offset, place.pack), reason)
-        };
+        let damaged =
+            |reason: String| Error::corrupt(format!("blob {id} at {} of pack {}", place.offset, place.pack), reason);
         match Record::parse(bytes, &self.configuration.repository) {
             Ok(record) if record.id == *id => Ok(record),
             Ok(_) => Err(damaged("its bytes do not match its id".into())),
@@ -353,7 +354,7 @@ impl Store for Repository {
 
     fn commit(&self, snapshot: &Snapshot) -> Result<()> {
         self.flush()?;
-        if self.index.present(&[snapshot.summary.root])? != [true] {
+        if self.index.present(&[snapshot.summary.root.id])? != [true] {
             return Err(Error::missing(format!("the root of snapshot {}", snapshot.id)));
         }
         self.backend.put(ObjectName::Snapshot(snapshot.id), &snapshot.bytes)?;
@@ -368,7 +369,11 @@ impl Store for Repository {
             let snapshot = self.backend.get(name).and_then(|bytes| {
                 let snapshot = Snapshot::parse(bytes, &self.configuration.repository)?;
                 let matches = snapshot.id == id;
-                if matches { Ok(snapshot) } else { Err(Error::corrupt(name.to_string(), "its name is not that of its bytes")) }
+                if matches {
+                    Ok(snapshot)
+                } else {
+                    Err(Error::corrupt(name.to_string(), "its name is not that of its bytes"))
+                }
             });
             // One that was deleted while we listed is not damage.
             if !matches!(snapshot, Err(Error::Missing { .. })) {
@@ -385,7 +390,11 @@ impl Store for Repository {
             let mark = self.backend.get(name).and_then(|bytes| {
                 let (actual, mark) = Mark::parse(&bytes, &self.configuration.repository)?;
                 let matches = actual == id;
-                if matches { Ok((mark, bytes)) } else { Err(Error::corrupt(name.to_string(), "its name is not that of its bytes")) }
+                if matches {
+                    Ok((mark, bytes))
+                } else {
+                    Err(Error::corrupt(name.to_string(), "its name is not that of its bytes"))
+                }
             });
             if !matches!(mark, Err(Error::Missing { .. })) {
                 found.push((id, mark));
@@ -421,7 +430,11 @@ impl Store for Repository {
         for group in self.groups(ids)? {
             self.read_group(&group, ids, &mut out);
         }
-        Ok(out.into_iter().zip(ids).map(|(r, id)| r.unwrap_or_else(|| Err(Error::missing(format!("blob {id}"))))).collect())
+        Ok(out
+            .into_iter()
+            .zip(ids)
+            .map(|(r, id)| r.unwrap_or_else(|| Err(Error::missing(format!("blob {id}")))))
+            .collect())
     }
 
     fn capsule(&self, id: CapsuleId) -> Result<Capsule> {
@@ -466,7 +479,8 @@ fn open_for_reading(
     now: i64,
 ) -> Result<Option<Index>> {
     let repository = &configuration.repository;
-    let usable = Index::open_reader(catalog, repository).and_then(|index| Ok((recover::is_current(backend, &index)?, index)));
+    let usable =
+        Index::open_reader(catalog, repository).and_then(|index| Ok((recover::is_current(backend, &index)?, index)));
     if let Ok((true, index)) = usable {
         return Ok(Some(index));
     }

@@ -12,8 +12,8 @@ pub use entry::{Attributes, Content, Entry, HardLink, Node, Time, is_name};
 
 use crate::coding::{Decoder, Encoder};
 use crate::error::Result;
-use crate::id::BlobId;
-use crate::list::{LEVELS_MAX, NODE_ITEMS_MAX};
+use crate::id::{BlobId, HalfTag, Reference};
+use crate::list::{self, LEVELS_MAX, NODE_ITEMS_MAX};
 
 /// A decoded tree node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,7 +22,7 @@ pub enum Tree {
     /// Names the first entry of each child.
     Inner {
         level: u8,
-        children: Vec<(Vec<u8>, BlobId)>,
+        children: Vec<(Vec<u8>, Reference)>,
     },
 }
 
@@ -36,7 +36,7 @@ impl Tree {
             }
             Tree::Inner { level, children } => {
                 encode_head(*level, children.len(), &mut e);
-                children.iter().for_each(|(name, id)| encode_child(name, id, &mut e));
+                children.iter().for_each(|(name, link)| encode_child(name, link, &mut e));
             }
         }
         e.bytes
@@ -72,7 +72,7 @@ impl Tree {
     pub fn links(&self) -> Vec<BlobId> {
         match self {
             Tree::Leaf(entries) => entries.iter().flat_map(Entry::links).collect(),
-            Tree::Inner { children, .. } => children.iter().map(|(_, id)| *id).collect(),
+            Tree::Inner { children, .. } => children.iter().map(|(_, link)| link.id).collect(),
         }
     }
 }
@@ -82,8 +82,8 @@ pub(crate) fn encode_head(level: u8, count: usize, e: &mut Encoder) {
     e.u8(level).varint(count as u64);
 }
 
-pub(crate) fn encode_child(first_name: &[u8], id: &BlobId, e: &mut Encoder) {
-    e.bytes(first_name).raw(&id.0);
+pub(crate) fn encode_child(first_name: &[u8], link: &Reference, e: &mut Encoder) {
+    list::encode_reference(link, e.bytes(first_name));
 }
 
 fn decode_entries(d: &mut Decoder<'_>) -> Result<Vec<Entry>> {
@@ -99,18 +99,18 @@ fn decode_entries(d: &mut Decoder<'_>) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-fn decode_children(d: &mut Decoder<'_>) -> Result<Vec<(Vec<u8>, BlobId)>> {
-    let count = d.count(NODE_ITEMS_MAX, 2 + BlobId::LEN, "children")?;
+fn decode_children(d: &mut Decoder<'_>) -> Result<Vec<(Vec<u8>, Reference)>> {
+    let count = d.count(NODE_ITEMS_MAX, 2 + BlobId::LEN + HalfTag::LEN, "children")?;
     if count == 0 {
         return Err(d.corrupt("it has no children"));
     }
-    let mut children: Vec<(Vec<u8>, BlobId)> = Vec::with_capacity(count);
+    let mut children: Vec<(Vec<u8>, Reference)> = Vec::with_capacity(count);
     for _ in 0..count {
         let name = entry::decode_name(d)?;
         if children.last().is_some_and(|(last, _)| *last >= name) {
             return Err(d.corrupt("names are out of order"));
         }
-        children.push((name, BlobId(d.array()?)));
+        children.push((name, list::decode_reference(d)?));
     }
     Ok(children)
 }
@@ -153,14 +153,17 @@ mod tests {
     #[test]
     fn known_bytes() {
         assert_eq!(Tree::Leaf(vec![]).encode(), [0, 0]);
-        let inner = Tree::Inner { level: 2, children: vec![(b"ab".to_vec(), BlobId([5; 32]))] };
+        let inner = Tree::Inner {
+            level: 2,
+            children: vec![(b"ab".to_vec(), Reference { id: BlobId([5; 32]), tag: HalfTag([5; 16]) })],
+        };
         assert_eq!(inner.encode(), [&[2, 1, 2, b'a', b'b'][..], &[5; 32]].concat());
     }
 
     #[test]
     fn what_no_writer_makes_is_refused() {
         let named = |name: &str| Entry { name: name.into(), attributes: Attributes::default(), node: Node::Fifo };
-        let child = |name: &str| (name.as_bytes().to_vec(), BlobId([5; 32]));
+        let child = |name: &str| (name.as_bytes().to_vec(), Reference { id: BlobId([5; 32]), tag: HalfTag([5; 16]) });
         let inner = |level, names: &[&str]| Tree::Inner { level, children: names.iter().copied().map(child).collect() };
         assert!(!refused(&Tree::Leaf(vec![named("a"), named("b")])));
         assert!(!refused(&inner(8, &["a", "b"])));

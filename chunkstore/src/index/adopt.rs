@@ -133,9 +133,7 @@ fn heals_or_repeats(connection: &Connection, entry: &PackEntry, pack: i64) -> Re
 fn find(connection: &Connection, id: &BlobId) -> Result<Option<(i64, i64)>> {
     connection
         .prepare_cached("SELECT no, state FROM blob WHERE id_key = ?1 AND id = ?2")
-        .and_then(|mut s| {
-            s.query_row(params![key(&id.0), &id.0[..]], |r| Ok((r.get(0)?, r.get(1)?))).optional()
-        })
+        .and_then(|mut s| s.query_row(params![key(&id.0), &id.0[..]], |r| Ok((r.get(0)?, r.get(1)?))).optional())
         .map_err(sql("read"))
 }
 
@@ -182,9 +180,7 @@ fn add_links(connection: &Connection, trailer: &Trailer) -> Result<()> {
         seen.insert(entry.id, parent * 2 + 1);
         insert_link(connection, parent, &children)?;
         if !whole && state == INTACT {
-            connection
-                .execute("UPDATE blob SET state = ?2 WHERE no = ?1", [parent, TAINTED])
-                .map_err(sql("write"))?;
+            connection.execute("UPDATE blob SET state = ?2 WHERE no = ?1", [parent, TAINTED]).map_err(sql("write"))?;
         }
     }
     if dangling { set_meta(connection, "dangling", b"1") } else { Ok(()) }

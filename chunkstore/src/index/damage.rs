@@ -118,8 +118,9 @@ fn ancestors(connection: &Connection, lost: HashSet<i64>) -> Result<(HashSet<i64
     let mut dangling = false;
     loop {
         let before = reached.len();
-        let mut statement =
-            connection.prepare_cached("SELECT parent, children, checksum FROM link ORDER BY parent").map_err(sql("read"))?;
+        let mut statement = connection
+            .prepare_cached("SELECT parent, children, checksum FROM link ORDER BY parent")
+            .map_err(sql("read"))?;
         let mut rows = statement.query([]).map_err(sql("read"))?;
         while let Some(row) = rows.next().map_err(sql("read"))? {
             let parent: i64 = row.get(0).map_err(sql("read"))?;

@@ -64,9 +64,8 @@ impl Index {
     /// content. A child without a row has nothing to keep.
     pub fn mark(&self, roots: &[BlobId], packs: &[i64]) -> Result<(Marks, Vec<BlobId>)> {
         let connection = self.lock();
-        let last: i64 = connection
-            .query_row("SELECT coalesce(max(no), 0) FROM blob", [], |r| r.get(0))
-            .map_err(sql("read"))?;
+        let last: i64 =
+            connection.query_row("SELECT coalesce(max(no), 0) FROM blob", [], |r| r.get(0)).map_err(sql("read"))?;
         let mut marks = Marks::new(last);
         let lost_exist = connection
             .query_row("SELECT EXISTS(SELECT 1 FROM blob WHERE state = 1)", [], |r| r.get(0))
@@ -107,7 +106,14 @@ impl Index {
         while let Some(row) = rows.next().map_err(sql("read"))? {
             let read = || -> rusqlite::Result<_> {
                 let place: (i64, u32, u32) = (row.get(3)?, row.get(4)?, row.get(5)?);
-                Ok((row.get::<_, i64>(0)?, BlobId(row.get(1)?), Tag(row.get(2)?), place, row.get::<_, i64>(6)?, row.get::<_, i64>(7)?))
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    BlobId(row.get(1)?),
+                    Tag(row.get(2)?),
+                    place,
+                    row.get::<_, i64>(6)?,
+                    row.get::<_, i64>(7)?,
+                ))
             };
             let (no, id, tag, place, state, checksum) = read().map_err(sql("read"))?;
             if blob_checksum(no, &id, &tag, place) != checksum {
@@ -229,9 +235,8 @@ fn displace_lost(connection: &Connection, pack: i64) -> Result<()> {
     let lost: Vec<(i64, BlobId, Tag)> = {
         let mut statement =
             connection.prepare_cached("SELECT no, id, tag FROM blob WHERE pack = ?1").map_err(&write)?;
-        let rows = statement
-            .query_map([pack], |r| Ok((r.get(0)?, BlobId(r.get(1)?), Tag(r.get(2)?))))
-            .map_err(&write)?;
+        let rows =
+            statement.query_map([pack], |r| Ok((r.get(0)?, BlobId(r.get(1)?), Tag(r.get(2)?)))).map_err(&write)?;
         rows.collect::<rusqlite::Result<_>>().map_err(&write)?
     };
     for (no, id, tag) in lost {

@@ -4,7 +4,7 @@
 
 use crate::coding::{Decoder, Encoder};
 use crate::error::Result;
-use crate::id::BlobId;
+use crate::id::{BlobId, Reference};
 use crate::list::{self, Item};
 
 const NAME_BYTES_MAX: usize = 255;
@@ -66,7 +66,7 @@ pub enum Content {
     },
     List {
         size: u64,
-        root: BlobId,
+        root: Reference,
     },
 }
 
@@ -82,8 +82,8 @@ impl Content {
     pub fn links(&self) -> Vec<BlobId> {
         match self {
             Content::Inline(_) => Vec::new(),
-            Content::Items { items, .. } => items.iter().filter_map(Item::id).collect(),
-            Content::List { root, .. } => vec![*root],
+            Content::Items { items, .. } => items.iter().filter_map(Item::link).map(|link| link.id).collect(),
+            Content::List { root, .. } => vec![root.id],
         }
     }
 
@@ -98,7 +98,7 @@ impl Content {
                 list::encode_items(items, e);
             }
             Content::List { root, .. } => {
-                e.u8(2).raw(&root.0);
+                list::encode_reference(root, e.u8(2));
             }
         }
     }
@@ -113,7 +113,7 @@ impl Content {
                 Content::Items { size, items }
             }
             2 if size == 0 => return Err(d.corrupt("an empty file with a list")),
-            2 => Content::List { size, root: BlobId(d.array()?) },
+            2 => Content::List { size, root: list::decode_reference(d)? },
             form => return Err(d.corrupt(format!("content of form {form}"))),
         };
         if content.size() != size {
@@ -126,7 +126,7 @@ impl Content {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Node {
     File(Content),
-    Directory(BlobId),
+    Directory(Reference),
     Symlink(Vec<u8>),
     Fifo,
     Socket,
@@ -151,7 +151,7 @@ impl Node {
         match self {
             Node::File(content) => content.encode_to(e),
             Node::Directory(tree) => {
-                e.raw(&tree.0);
+                list::encode_reference(tree, e);
             }
             Node::Symlink(target) => {
                 e.bytes(target);
@@ -166,7 +166,7 @@ impl Node {
     fn decode_from(d: &mut Decoder<'_>, type_number: u8) -> Result<Node> {
         Ok(match type_number {
             1 => Node::File(Content::decode_from(d)?),
-            2 => Node::Directory(BlobId(d.array()?)),
+            2 => Node::Directory(list::decode_reference(d)?),
             3 => {
                 let target = d.bytes(TARGET_BYTES_MAX, "a symlink's target")?;
                 if target.is_empty() || target.contains(&0) {
@@ -212,7 +212,7 @@ impl Entry {
     pub fn links(&self) -> Vec<BlobId> {
         match &self.node {
             Node::File(content) => content.links(),
-            Node::Directory(tree) => vec![*tree],
+            Node::Directory(tree) => vec![tree.id],
             _ => Vec::new(),
         }
     }
@@ -408,7 +408,7 @@ mod tests {
         assert!(!accepted(&changed(|a| a.flags = 0x1)));
         assert!(accepted(&changed(|a| a.user = vec![b'u'; OWNER_BYTES_MAX])));
         assert!(!accepted(&changed(|a| a.group = vec![b'u'; OWNER_BYTES_MAX + 1])));
-        let linked = Entry { node: Node::Directory(BlobId::default()), ..fifo() };
+        let linked = Entry { node: Node::Directory(Reference::default()), ..fifo() };
         assert!(accepted(&linked));
         let hard_link = Some(HardLink { device: 1, inode: 2, names: 3 });
         assert!(!accepted(&Entry { attributes: Attributes { hard_link, ..Attributes::default() }, ..linked }));
@@ -443,17 +443,17 @@ mod tests {
 
     #[test]
     fn content_that_is_not_its_size_is_refused() {
-        let chunk = Item::Chunk { len: 5, id: BlobId([1; 32]) };
+        let chunk = Item::Chunk { len: 5, link: Reference::default() };
         let items = |size, items: &[Item]| accepted(&file(Content::Items { size, items: items.to_vec() }));
         assert!(items(10, &[chunk, chunk]));
         assert!(!items(9, &[chunk, chunk]));
         assert!(!items(0, &[]));
-        assert!(!items(5, &[Item::List { len: 5, id: BlobId([1; 32]) }]));
+        assert!(!items(5, &[Item::List { len: 5, link: Reference::default() }]));
         assert!(!items(u64::MAX, &[Item::Hole { len: u64::MAX }, Item::Hole { len: 1 }]));
         assert!(items(u64::MAX, &[Item::Hole { len: u64::MAX }]));
         assert!(!items(NODE_ITEMS_MAX as u64 + 1, &vec![Item::Hole { len: 1 }; NODE_ITEMS_MAX + 1]));
-        assert!(accepted(&file(Content::List { size: 1, root: BlobId([1; 32]) })));
-        assert!(!accepted(&file(Content::List { size: 0, root: BlobId([1; 32]) })));
+        assert!(accepted(&file(Content::List { size: 1, root: Reference::default() })));
+        assert!(!accepted(&file(Content::List { size: 0, root: Reference::default() })));
         assert!(accepted(&file(Content::Inline(vec![0; 64 << 10]))));
         assert!(!accepted(&file(Content::Inline(vec![0; (64 << 10) + 1]))));
     }
@@ -461,10 +461,10 @@ mod tests {
     #[test]
     fn links_are_in_order_with_duplicates() {
         let [a, b] = [BlobId([1; 32]), BlobId([2; 32])];
-        let items = [b, a, b].map(|id| Item::Chunk { len: 1, id }).to_vec();
+        let items = [b, a, b].map(|id| Item::Chunk { len: 1, link: Reference { id, ..Reference::default() } }).to_vec();
         assert_eq!(file(Content::Items { size: 3, items }).links(), [b, a, b]);
-        assert_eq!(file(Content::List { size: 3, root: a }).links(), [a]);
-        assert_eq!(Entry { node: Node::Directory(b), ..fifo() }.links(), [b]);
+        assert_eq!(file(Content::List { size: 3, root: Reference { id: a, ..Reference::default() } }).links(), [a]);
+        assert_eq!(Entry { node: Node::Directory(Reference { id: b, ..Reference::default() }), ..fifo() }.links(), [b]);
         assert!(fifo().links().is_empty());
     }
 }

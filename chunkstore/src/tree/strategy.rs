@@ -41,7 +41,7 @@ pub fn attributes() -> impl Strategy<Value = Attributes> {
 pub fn content() -> impl Strategy<Value = Content> {
     let items = prop::collection::vec(lists::item(), 1..5)
         .prop_map(|items| Content::Items { size: list::total(&items).unwrap(), items });
-    let list = (1..=u64::MAX, lists::id()).prop_map(|(size, root)| Content::List { size, root });
+    let list = (1..=u64::MAX, lists::link()).prop_map(|(size, root)| Content::List { size, root });
     prop_oneof![bytes(60).prop_map(Content::Inline), items, list]
 }
 
@@ -50,7 +50,7 @@ pub fn node() -> impl Strategy<Value = Node> {
     let device = || (any::<u32>(), any::<u32>());
     prop_oneof![
         3 => content().prop_map(Node::File),
-        1 => lists::id().prop_map(Node::Directory),
+        1 => lists::link().prop_map(Node::Directory),
         1 => target.prop_map(Node::Symlink),
         1 => Just(Node::Fifo),
         1 => Just(Node::Socket),
@@ -77,7 +77,7 @@ pub fn entries(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Entry
 }
 
 pub fn tree() -> impl Strategy<Value = Tree> {
-    let children = prop::collection::btree_map(name(), lists::id(), 1..8);
+    let children = prop::collection::btree_map(name(), lists::link(), 1..8);
     let inner = (1..=list::LEVELS_MAX, children)
         .prop_map(|(level, children)| Tree::Inner { level, children: children.into_iter().collect() });
     prop_oneof![entries(0..6).prop_map(Tree::Leaf), inner]
