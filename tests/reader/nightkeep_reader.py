@@ -463,7 +463,7 @@ class Configuration:
         if c.at != 12 + length:
             c.fail("bytes left over")
         low, average, high = self.chunk_sizes
-        if not (256 <= low < average < high <= 8 * MIB and average & (average - 1) == 0):
+        if not (256 <= low < average < high <= 8 * MIB and average & (average - 1) == 0 and low % 2 == high % 2 == 0):
             c.fail("chunk sizes out of bounds")
         if not (MIB <= self.pack_target <= 64 * MIB and self.inline_max <= 64 * KIB):
             c.fail("pack or inline size out of bounds")
@@ -625,6 +625,14 @@ def pack_trailer(data, what, repository):
     return klass, capsules, places
 
 
+def is_text(data):
+    """UTF-8 without control characters."""
+    try:
+        return all(ord(c) >= 32 and not 127 <= ord(c) < 160 for c in data.decode())
+    except UnicodeDecodeError:
+        return False
+
+
 class Snapshot:
     def __init__(self, data, name, repository):
         c = self.cursor = Cursor(data, "snapshots/" + name)
@@ -635,11 +643,16 @@ class Snapshot:
         if plain.take(16) != repository:
             plain.fail("belongs to another repository")
         self.id, self.run, self.dataset = name, plain.take(16), plain.bytes(64 * KIB)
-        self.time, self.incomplete, self.root = plain.time(), plain.u8(), plain.take(32)
+        self.time, self.incomplete, self.root = plain.time(), plain.u8(), plain.take(REF)
+        parts = self.dataset.split(b"/")
+        if len(parts) != 3 or not all(1 <= len(p) <= 255 and p not in (b".", b"..") and is_text(p) for p in parts):
+            plain.fail("dataset %r" % self.dataset)
         if self.incomplete > 1:
             plain.fail("incomplete is neither 0 nor 1")
         self.writer, self.sequence, self.previous = plain.take(32), plain.u64(), plain.take(32)
         self.labels = [plain.bytes(64 * KIB) for _ in range(plain.count(4096))]
+        if not all(label and is_text(label) for label in self.labels):
+            plain.fail("a label is empty or no text")
         self.files, self.directories, self.other = plain.varint(), plain.varint(), plain.varint()
         self.content_bytes, self.stored_bytes = plain.varint(), plain.varint()
         plain.end()
@@ -665,6 +678,9 @@ class Snapshot:
         out["started"], out["finished"], out["program"] = c.time(), c.time(), c.bytes(64 * KIB)
         out["facts"] = [(c.bytes(64 * KIB), c.bytes(64 * KIB)) for _ in range(c.count(4096))]
         c.end()
+        keys = [k for k, _ in out["facts"]]
+        if len(set(keys)) != len(keys) or not all(33 <= byte <= 126 for k in keys for byte in k):
+            c.fail("keys of facts")
         return out
 
 
@@ -692,17 +708,18 @@ class Mark:
 # ---------------------------------------------------------------------------------------------- nodes
 
 CHUNK, LIST, TREE = 1, 2, 3
+REF = 48  # how a node names a child: its id and the first 16 bytes of its tag
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK = 1, 2, 3, 4, 5, 6, 7
 FLAGS_KEPT = 0x8 | 0x10 | 0x20 | 0x40 | 0x80
 
 
-def items(c, kinds, count_max):
+def items(c, kinds):
     out = []
-    for _ in range(c.count(count_max)):
+    for _ in range(c.count(65536)):
         kind, length = c.u8(), c.varint()
         if kind not in kinds or length == 0:
             c.fail("item of kind %d and length %d" % (kind, length))
-        out.append((kind, length, None if kind == 0 else c.take(32)))
+        out.append((kind, length, None if kind == 0 else c.take(REF)))
     return out
 
 
@@ -711,7 +728,7 @@ def parse_list(content, what):
     level = c.u8()
     if level > 8:
         c.fail("level %d" % level)
-    out = items(c, (0, 1) if level == 0 else (2,), 1 << 20)
+    out = items(c, (0, 1) if level == 0 else (2,))
     c.end()
     if not out:
         c.fail("empty list node")
@@ -730,17 +747,15 @@ class Entry:
         self.name, self.type, self.mode = entry_name(c), c.u8(), c.varint()
         if not 1 <= self.type <= 7 or self.mode > 0o7777:
             c.fail("type or mode out of bounds")
-        self.uid, self.gid, self.user, self.group = c.varint(), c.varint(), c.bytes(64 * KIB), c.bytes(64 * KIB)
+        self.uid, self.gid, self.user, self.group = c.varint(), c.varint(), c.bytes(KIB), c.bytes(KIB)
         seconds, nanoseconds, self.flags = c.zigzag(), c.varint(), c.varint()
         if nanoseconds >= 10 ** 9 or self.flags & ~FLAGS_KEPT:
             c.fail("nanoseconds or flags out of bounds")
         self.mtime = seconds * 10 ** 9 + nanoseconds
-        begin, self.xattrs = c.at, []
-        for _ in range(c.count(MIB)):
-            self.xattrs.append((c.bytes(MIB), c.bytes(MIB)))
+        self.xattrs = [(c.bytes(255, 1), c.bytes(MIB)) for _ in range(c.count(65536))]
         names = [k for k, _ in self.xattrs]
-        if c.at - begin > MIB + 64 or any(a >= b for a, b in zip(names, names[1:])):
-            c.fail("extended attributes too large or not ascending")
+        if sum(len(k) + len(v) for k, v in self.xattrs) > MIB or any(a >= b for a, b in zip(names, names[1:])) or any(b"\0" in k for k in names):
+            c.fail("extended attributes too large, not ascending, or with NUL in a name")
         self.link, linked = None, c.u8()
         if linked == 1:
             self.link = c.varint(), c.varint(), c.varint()
@@ -757,17 +772,23 @@ class Entry:
                     c.fail("inline file of %d bytes" % self.size)
                 self.inline = c.take(self.size)
             elif form == 1:
-                self.items = items(c, (0, 1), 1 << 20)
-                if sum(length for _, length, _ in self.items) != self.size:
-                    c.fail("item lengths do not sum to the size")
+                self.items = items(c, (0, 1))
+                if not self.items or sum(length for _, length, _ in self.items) != self.size:
+                    c.fail("no items, or their lengths do not sum to the size")
             elif form == 2:
-                self.node = c.take(32)
+                self.node = c.take(REF)
             else:
                 c.fail("form %d" % form)
+            if self.size == 0 and form != 0:
+                c.fail("empty file that is not inline")
         elif self.type == DIRECTORY:
-            self.node = c.take(32)
+            self.node = c.take(REF)
+            if self.link:
+                c.fail("directory with hard links")
         elif self.type == SYMLINK:
             self.target = c.bytes(4095, 1)
+            if b"\0" in self.target:
+                c.fail("NUL in a symlink's target")
         elif self.type in (CHARACTER, BLOCK):
             self.device = c.varint(), c.varint()
 
@@ -777,12 +798,12 @@ def parse_tree(content, what):
     level = c.u8()
     if level > 8:
         c.fail("level %d" % level)
-    n = c.count(1 << 20)
+    n = c.count(65536)
     if level == 0:
         out = [Entry(c) for _ in range(n)]
         names = [e.name for e in out]
     else:
-        out = [(entry_name(c), c.take(32)) for _ in range(n)]
+        out = [(entry_name(c), c.take(REF)) for _ in range(n)]
         names = [name for name, _ in out]
         if not out:
             c.fail("empty tree node above level 0")
@@ -795,12 +816,12 @@ def parse_tree(content, what):
 def links_named(kind, content, what):
     """The ids that a node's content names."""
     if kind == LIST:
-        return {name for _, _, name in parse_list(content, what)[1] if name}
+        return {ref[:32] for _, _, ref in parse_list(content, what)[1] if ref}
     if kind == TREE:
         level, out = parse_tree(content, what)
         if level:
-            return {name for _, name in out}
-        return {e.node for e in out if e.node} | {name for e in out for _, _, name in e.items or () if name}
+            return {ref[:32] for _, ref in out}
+        return {e.node[:32] for e in out if e.node} | {ref[:32] for e in out for _, _, ref in e.items or () if ref}
     return set()
 
 
@@ -1031,21 +1052,40 @@ class Repository:
         return kind, content, set(bases)
 
     def content(self, name, kind, depth=0):
+        """The content of a child by its reference, or of a delta's base by its id alone. If the record that is named
+        is lost, any other of equal content serves."""
         if (name, kind) not in self.cached:
-            found, content = self.open_record(name, depth=depth)
-            if found != kind:
-                raise Damage("record %s: kind %d where %d belongs" % (name.hex(), found, kind))
+            try:
+                content = self._content_of(name[:32], name[32:], kind, depth)
+            except Damage:
+                twins = [t for t, p in self.places.items() if len(name) == REF and p.tag[:16] == name[32:] and t != name[:32]]
+                for twin in twins:
+                    try:
+                        content = self._content_of(twin, name[32:], kind, depth)
+                        break
+                    except Damage:
+                        continue
+                else:
+                    raise
             if len(self.cached) >= 64:
                 self.cached.pop(next(iter(self.cached)))
             self.cached[name, kind] = content
         return self.cached[name, kind]
+
+    def _content_of(self, name, half, kind, depth):
+        found, content = self.open_record(name, depth=depth)
+        if found != kind:
+            raise Damage("record %s: kind %d where %d belongs" % (name.hex(), found, kind))
+        if half and blake3_keyed(self.key_tag, bytes((kind,)) + content)[:16] != half:
+            raise Damage("record %s: its parent names other content" % name.hex())
+        return content
 
     def entries(self, node):
         """Entries of one directory, in order, through all levels of its tree nodes."""
         last, stack = b"", [(node, None, None)]
         while stack:
             name, level, first = stack.pop()
-            what = "tree %s" % name.hex()
+            what = "tree %s" % name[:32].hex()
             found, out = parse_tree(self.content(name, TREE), what)
             if level is not None and (found != level or not out):
                 raise Damage("%s: level %d where %d belongs" % (what, found, level))
@@ -1070,17 +1110,17 @@ class Repository:
         while stack:
             kind, length, name, level = stack.pop()
             if kind == 2:
-                found, out = parse_list(self.content(name, LIST), "list %s" % name.hex())
+                found, out = parse_list(self.content(name, LIST), "list %s" % name[:32].hex())
                 if level is not None and found != level:
-                    raise Damage("list %s: level %d where %d belongs" % (name.hex(), found, level))
+                    raise Damage("list %s: level %d where %d belongs" % (name[:32].hex(), found, level))
                 if sum(size for _, size, _ in out) != length:
-                    raise Damage("list %s: lengths do not sum to what its parent says" % name.hex())
+                    raise Damage("list %s: lengths do not sum to what its parent says" % name[:32].hex())
                 stack += [(*item, found - 1) for item in reversed(out)]
                 continue
             total += length
             data = None if kind == 0 else self.content(name, CHUNK)
             if data is not None and len(data) != length:
-                raise Damage("chunk %s: %d bytes where %d belong" % (name.hex(), len(data), length))
+                raise Damage("chunk %s: %d bytes where %d belong" % (name[:32].hex(), len(data), length))
             yield length, data
         if total != entry.size:
             raise Damage("file %r: %d bytes of content, size %d" % (entry.name, total, entry.size))
@@ -1246,7 +1286,7 @@ def verify(repository):
         attempt(lambda: repository.details(snapshot))
         if nonces.setdefault((snapshot.capsule.id, snapshot.counter), snapshot.id) != snapshot.id:
             damage.append("snapshots/%s: nonce used twice under one session key" % snapshot.id)
-        stack = [snapshot.root]
+        stack = [snapshot.root[:32]]
         while stack:
             name = stack.pop()
             if name in reachable:
