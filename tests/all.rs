@@ -14,4 +14,6 @@ mod support;
 
 mod architecture;
 
+mod reader;
+
 mod torture;

@@ -482,7 +482,7 @@ class KeySlot:
         if c.take(8).hex() != name:
             c.fail("name and slot id differ")
         self.created, self.kind, self.label = c.time(), c.u8(), c.bytes(64 * KIB)
-        self.memory_kib, self.passes, self.lanes, self.salt = c.u32(), c.u32(), c.u8(), c.take(32)
+        self.memory_kib, self.passes, self.lanes, self.salt = c.u32(), c.u8(), c.u8(), c.take(32)
         if self.kind == 1 and not (64 * KIB <= self.memory_kib <= 2 * MIB and 1 <= self.passes <= 10 and 1 <= self.lanes <= 16):
             c.fail("Argon2id parameters out of bounds")
         if self.kind == 250 and not (8 <= self.memory_kib <= 2 * MIB and 1 <= self.passes <= 10 and 1 <= self.lanes <= 16):
@@ -919,7 +919,7 @@ class Repository:
             if opened:
                 break
         else:
-            raise Damage("no key slot opens with this passphrase or recovery key")
+            raise Damage("; ".join(["no key slot opens with this passphrase or recovery key", *self.damage]))
         digest, self.roots, self.kem, self.opening = opened
         if digest != blake3(self.configuration.raw):
             raise Damage("configuration is not the one bound to the keys")
