@@ -13,7 +13,6 @@ use crate::key::WriteKey;
 use crate::mark::{Mark, State};
 use crate::pack::PackBuilder;
 use crate::record::{Class, Record};
-use crate::recover;
 use crate::repository::Repository;
 use crate::store::Store;
 use std::collections::{BTreeMap, HashSet};
@@ -64,19 +63,24 @@ impl Repository {
     /// Removes snapshots past their grace and all that only they held.
     pub fn prune(&self, key: &WriteKey, options: &PruneOptions) -> Result<PruneOutcome> {
         self.require_writing()?;
-        let plan = self.plan(key, options)?;
+        let plan = match self.plan(key, options, false) {
+            // Rows that do not fit together: make them again from the packs, then look once more.
+            Err(Error::Corrupt { object, .. }) if object == "the index" => {
+                self.rebuild_index()?;
+                self.plan(key, options, true)?
+            }
+            other => other?,
+        };
         if options.dry_run { Ok(plan.outcome) } else { self.apply(plan) }
     }
 
-    fn plan(&self, key: &WriteKey, options: &PruneOptions) -> Result<Plan> {
+    /// `fresh`: the index was just made from the packs, so what it does not know is not there.
+    fn plan(&self, key: &WriteKey, options: &PruneOptions, fresh: bool) -> Result<Plan> {
         let mut outcome = PruneOutcome::default();
         let (removed, roots) = self.choose_roots(key, options, &mut outcome)?;
         let recent = self.recent_packs(options)?;
         let (marks, unknown) = self.index.mark(&roots, &recent)?;
-        if let Some(id) = unknown.first()
-            && !self.index.has_damage()?
-        {
-            // Nothing is known to be lost, yet a root has no row: the index is not to be trusted with deletions.
+        if let Some(id) = unknown.first().filter(|_| !fresh) {
             return Err(Error::corrupt("the index", format!("it does not know the root {id} of a snapshot")));
         }
         let usage = self.index.usage(&marks)?;
@@ -248,12 +252,6 @@ impl Repository {
         }
         done.extend(target.from.drain(..));
         Ok(())
-    }
-
-    /// Discards the index and makes it again; for when it was found wrong. The repository must be reopened afterwards.
-    pub fn rebuild_index(&self) -> Result<()> {
-        self.require_writing()?;
-        recover::rebuild(&*self.backend, &self.catalog, &self.configuration().repository, self.opened).map(|_| ())
     }
 }
 

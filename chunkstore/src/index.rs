@@ -108,6 +108,18 @@ impl Index {
         Ok(())
     }
 
+    /// Forgets everything, to be filled again.
+    pub fn clear(&self, repository: &RepositoryId) -> Result<()> {
+        let connection = self.lock();
+        connection
+            .execute_batch(
+                "DROP TABLE IF EXISTS meta; DROP TABLE IF EXISTS capsule; DROP TABLE IF EXISTS pack; \
+                 DROP TABLE IF EXISTS blob; DROP TABLE IF EXISTS link;",
+            )
+            .map_err(sql("clear"))?;
+        create_tables(&connection, repository)
+    }
+
     /// SQLite's own check of its file; slow for a large index.
     pub fn quick_check(&self) -> Result<()> {
         let verdict: String = self.lock().query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;

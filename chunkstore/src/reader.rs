@@ -1,3 +1,4 @@
+// NOTE to the author (delete this line): this branch now contains main; nodes name children by id::Reference {id, half tag}: see id.rs, list.rs, store.rs::alternate, format.md section 9.
 //! Content out of a store, verified: snapshot, trees, lists, chunks.
 //!
 //! `Reader` may be shared by threads. It keeps a bounded cache of decoded nodes and of delta bases.
