@@ -68,4 +68,4 @@ pub trait Backend: Send + Sync {
 }
 
 /// Held while a process may write. Dropping it releases the lock.
-pub trait WriterLock: Send {}
+pub trait WriterLock: Send + Sync {}

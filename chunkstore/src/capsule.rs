@@ -1,9 +1,22 @@
 //! A session key, sealed to the repository's recipients (`docs/format.md`, section 7).
 
-use crate::error::Result;
+use crate::coding::{Decoder, Encoder};
+use crate::configuration::Kem;
+use crate::error::{Error, Result};
 use crate::id::{CapsuleId, RepositoryId};
-use crate::key::{OpeningKey, Recipient};
+use crate::key::{OpeningKey, Recipient, kem_lengths};
+use hpke::aead::AesGcm256;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::{X25519HkdfSha256, XWing};
+use hpke::{Deserializable, HpkeError, OpModeR, OpModeS, Serializable};
 use zeroize::Zeroizing;
+
+pub const RECIPIENTS_MAX: usize = 32;
+
+const MAGIC: &[u8; 4] = b"NKcp";
+/// Magic, KEM, number of recipients, repository: what each recipient's seal authenticates.
+const HEAD_LEN: usize = 22;
+const SEALED_LEN: usize = 48;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Capsule {
@@ -14,17 +27,128 @@ pub struct Capsule {
 impl Capsule {
     /// Well-formedness only.
     pub fn parse(bytes: Vec<u8>, repository: &RepositoryId) -> Result<Capsule> {
-        let _ = (bytes, repository);
-        todo!()
+        recipients(&bytes, repository)?;
+        Ok(Capsule::of(bytes))
     }
 
     pub fn seal(session_key: &[u8; 32], repository: &RepositoryId, recipients: &[Recipient]) -> Result<Capsule> {
-        let _ = (session_key, repository, recipients);
-        todo!()
+        let invalid = |reason: &str| Error::invalid("recipients of a capsule", reason);
+        let count = u8::try_from(recipients.len()).unwrap_or(u8::MAX);
+        if usize::from(count) > RECIPIENTS_MAX {
+            return Err(invalid("there are more than 32"));
+        }
+        let kem = recipients.first().ok_or_else(|| invalid("there is none"))?.kem;
+        if recipients.iter().any(|r| r.kem != kem) {
+            return Err(invalid("they do not share one key encapsulation"));
+        }
+        let mut e = Encoder::new();
+        e.raw(MAGIC).u8(kem as u8).u8(count).raw(&repository.0);
+        let head = e.bytes.clone();
+        for recipient in recipients {
+            let (encapsulated, sealed) = match kem {
+                Kem::XWing => seal_to::<XWing>(&recipient.public_key, repository, &head, session_key),
+                Kem::X25519 => seal_to::<X25519HkdfSha256>(&recipient.public_key, repository, &head, session_key),
+            }
+            .map_err(|error| invalid(&error.to_string()))?;
+            let len = u16::try_from(encapsulated.len()).map_err(|_| invalid("an encapsulated key is too long"))?;
+            e.raw(&hint(&recipient.public_key)).u16(len).raw(&encapsulated).raw(&sealed);
+        }
+        Ok(Capsule::of(e.bytes))
     }
 
+    /// The session key. Who may trust `self.id` (a record or snapshot named it) may trust the answer.
     pub fn open(&self, repository: &RepositoryId, key: &OpeningKey) -> Result<Zeroizing<[u8; 32]>> {
-        let _ = (repository, key);
-        todo!()
+        let object = format!("capsule {}", self.id);
+        let (kem, head, recipients) = recipients(&self.bytes, repository)?;
+        let hint = hint(&key.recipient()?.public_key);
+        let mine = recipients.iter().filter(|r| kem == key.kem && r.hint == hint);
+        for recipient in mine {
+            let opened = match kem {
+                Kem::XWing => open_with::<XWing>(&key.secret, repository, head, recipient),
+                Kem::X25519 => open_with::<X25519HkdfSha256>(&key.secret, repository, head, recipient),
+            };
+            if let Ok(session_key) = opened {
+                return Ok(session_key);
+            }
+        }
+        Err(Error::corrupt(object, "it does not open with this repository's key"))
     }
+
+    fn of(bytes: Vec<u8>) -> Capsule {
+        let id = CapsuleId(blake3::hash(&bytes).as_bytes().first_chunk().copied().unwrap_or_default());
+        Capsule { id, bytes }
+    }
+}
+
+/// One recipient's part of a capsule.
+struct Sealed<'a> {
+    hint: [u8; 8],
+    encapsulated: &'a [u8],
+    sealed: &'a [u8],
+}
+
+fn recipients<'a>(bytes: &'a [u8], repository: &RepositoryId) -> Result<(Kem, &'a [u8], Vec<Sealed<'a>>)> {
+    let object = "a capsule";
+    let mut d = Decoder::new(bytes, object);
+    d.magic(MAGIC)?;
+    let kem = match d.u8()? {
+        1 => Kem::XWing,
+        2 => Kem::X25519,
+        n => return Err(d.corrupt(format!("key encapsulation {n} is unknown"))),
+    };
+    let count = usize::from(d.u8()?);
+    if !(1..=RECIPIENTS_MAX).contains(&count) {
+        return Err(d.corrupt(format!("{count} recipients announced")));
+    }
+    if d.array()? != repository.0 {
+        return Err(d.corrupt("it belongs to another repository"));
+    }
+    let (_, encapsulated_len) = kem_lengths(kem);
+    let mut recipients = Vec::with_capacity(count);
+    for _ in 0..count {
+        let hint = d.array()?;
+        if usize::from(d.u16()?) != encapsulated_len {
+            return Err(d.corrupt("an encapsulated key has a wrong length"));
+        }
+        recipients.push(Sealed { hint, encapsulated: d.raw(encapsulated_len)?, sealed: d.raw(SEALED_LEN)? });
+    }
+    d.finish()?;
+    let head = bytes.get(..HEAD_LEN).ok_or_else(|| Error::corrupt(object, "it is too short"))?;
+    Ok((kem, head, recipients))
+}
+
+/// The first bytes of the hash of a public key: which part is whose.
+fn hint(public_key: &[u8]) -> [u8; 8] {
+    blake3::hash(public_key).as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+fn info(repository: &RepositoryId) -> Vec<u8> {
+    [&b"nightkeep v1 capsule"[..], &repository.0].concat()
+}
+
+fn seal_to<K: hpke::Kem>(
+    public_key: &[u8],
+    repository: &RepositoryId,
+    head: &[u8],
+    session_key: &[u8; 32],
+) -> std::result::Result<(Vec<u8>, Vec<u8>), HpkeError> {
+    let public_key = K::PublicKey::from_bytes(public_key)?;
+    let (encapsulated, mut context) =
+        hpke::setup_sender::<AesGcm256, HkdfSha256, K>(&OpModeS::Base, &public_key, &info(repository))?;
+    Ok((encapsulated.to_bytes().to_vec(), context.seal(session_key, head)?))
+}
+
+fn open_with<K: hpke::Kem>(
+    secret: &[u8; 32],
+    repository: &RepositoryId,
+    head: &[u8],
+    recipient: &Sealed<'_>,
+) -> std::result::Result<Zeroizing<[u8; 32]>, HpkeError> {
+    let secret = K::PrivateKey::from_bytes(secret)?;
+    let encapsulated = K::EncappedKey::from_bytes(recipient.encapsulated)?;
+    let mut context =
+        hpke::setup_receiver::<AesGcm256, HkdfSha256, K>(&OpModeR::Base, &secret, &encapsulated, &info(repository))?;
+    let opened = Zeroizing::new(context.open(recipient.sealed, head)?);
+    let session_key = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| HpkeError::OpenError)?;
+    Ok(Zeroizing::new(session_key))
 }

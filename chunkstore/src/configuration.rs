@@ -120,6 +120,7 @@ impl Configuration {
             && average < max
             && max <= 8 << 20
             && average.is_power_of_two()
+            && (min | max).is_multiple_of(2)
             && (1 << 20..=64 << 20).contains(&self.pack_bytes_target)
             && self.inline_bytes_max <= 64 << 10
     }

@@ -55,6 +55,10 @@ id_type!(
     /// Keyed hash of a blob's kind and content in clear: answers "is this known?".
     Tag, 32, "tag");
 id_type!(
+    /// The first half of a tag, kept beside a link: whoever holds the link can recognise the content, and find it under
+    /// another id when the linked record is lost.
+    HalfTag, 16, "tag");
+id_type!(
     /// BLAKE3 of a whole pack.
     PackId, 32, "pack");
 id_type!(
@@ -71,6 +75,19 @@ id_type!(
     /// First 16 bytes of BLAKE3 of a capsule.
     CapsuleId, 16, "capsule");
 id_type!(SlotId, 8, "key slot");
+
+impl Tag {
+    pub fn half(&self) -> HalfTag {
+        HalfTag(self.0.first_chunk().copied().unwrap_or_default())
+    }
+}
+
+/// How a node names its child: the record it meant, and the content.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Reference {
+    pub id: BlobId,
+    pub tag: HalfTag,
+}
 
 #[cfg(test)]
 mod tests {

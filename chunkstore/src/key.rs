@@ -1,14 +1,23 @@
 //! Keys: what they are, how slots protect them, how they look as text (`docs/format.md`, section 5).
+//!
+//! No type here has a `Debug` that shows a secret; secrets are wiped when they are dropped.
 
-use crate::backend::Backend;
+pub mod text;
+
+pub mod slot;
+
 use crate::configuration::{Configuration, Kem};
-use crate::error::Result;
-use crate::id::{RepositoryId, SlotId, Tag};
+use crate::error::{Error, Result};
+use crate::id::{RepositoryId, Tag};
 use crate::record::Kind;
+use hpke::kem::{X25519HkdfSha256, XWing};
+use hpke::{Deserializable, Serializable};
 use zeroize::Zeroizing;
 
+pub use slot::{Hardness, SlotInfo, SlotKind, add_passphrase, add_recovery, list, remove, unlock};
+
 /// A public key that capsules are sealed to.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recipient {
     pub kem: Kem,
     pub public_key: Vec<u8>,
@@ -27,18 +36,29 @@ pub struct WriteKey {
 impl WriteKey {
     /// The keyed name of a content (section 8).
     pub fn tag(&self, kind: Kind, content: &[u8]) -> Tag {
-        let _ = (kind, content);
-        todo!()
+        let mut hasher = blake3::Hasher::new_keyed(&self.tag);
+        hasher.update(&[kind as u8]).update(content);
+        Tag(*hasher.finalize().as_bytes())
     }
 
-    /// The text form, `nkw1-…`: one line without newline.
-    pub fn to_text(&self) -> Zeroizing<String> {
-        todo!()
+    /// Whether a tree node may end after the entry or child of this name (section 9).
+    pub fn splits(&self, name: &[u8]) -> bool {
+        blake3::keyed_hash(&self.gear, name).as_bytes().first() == Some(&0)
     }
 
-    pub fn from_text(text: &str) -> Result<WriteKey> {
-        let _ = text;
-        todo!()
+    fn derive(root: &[u8; 32], repository: RepositoryId, recipients: Vec<Recipient>) -> WriteKey {
+        let derived = |context: &str| {
+            let mut hasher = blake3::Hasher::new_derive_key(context);
+            hasher.update(root).update(&repository.0);
+            Zeroizing::new(*hasher.finalize().as_bytes())
+        };
+        WriteKey {
+            repository,
+            tag: derived("nightkeep v1 tag"),
+            snapshot: derived("nightkeep v1 snapshot"),
+            gear: derived("nightkeep v1 gear"),
+            recipients,
+        }
     }
 }
 
@@ -49,13 +69,41 @@ pub struct OpeningKey {
     pub(crate) secret: Zeroizing<[u8; 32]>,
 }
 
+impl OpeningKey {
+    /// Its public half.
+    pub fn recipient(&self) -> Result<Recipient> {
+        let public_key = match self.kem {
+            Kem::XWing => public_key::<XWing>(&self.secret),
+            Kem::X25519 => public_key::<X25519HkdfSha256>(&self.secret),
+        };
+        Ok(Recipient { kem: self.kem, public_key: public_key? })
+    }
+}
+
 /// The keys at hand: always those for writing, and the opening key unless the credential was a write-only key.
 #[derive(Clone)]
 pub struct Keys {
     pub write: WriteKey,
     pub opening: Option<OpeningKey>,
-    /// Root keys by epoch, empty for a write-only credential.
+    /// Root keys by epoch, ascending; empty for a write-only credential.
     pub(crate) roots: Vec<(u32, Zeroizing<[u8; 32]>)>,
+}
+
+impl Keys {
+    /// New random keys for a new repository.
+    pub fn generate(configuration: &Configuration) -> Result<Keys> {
+        let opening = OpeningKey { kem: configuration.kem, secret: random()? };
+        Keys::assemble(configuration.repository, vec![(0, random()?)], opening)
+    }
+
+    /// Everything else follows from these. `roots` ascending by epoch, not empty.
+    fn assemble(repository: RepositoryId, roots: Vec<(u32, Zeroizing<[u8; 32]>)>, opening: OpeningKey) -> Result<Keys> {
+        let Some((_, root)) = roots.last() else {
+            return Err(Error::invalid("keys", "there is no root key"));
+        };
+        let write = WriteKey::derive(root, repository, vec![opening.recipient()?]);
+        Ok(Keys { write, opening: Some(opening), roots })
+    }
 }
 
 /// What an administrator presents. A text that begins with `nkw1-` is a write-only key, one with `nkr1-` the recovery
@@ -66,82 +114,29 @@ pub enum Credential {
     Write(WriteKey),
 }
 
-impl Credential {
-    /// Reads a credential as typed or as found in a file (one trailing newline is dropped).
-    pub fn from_text(text: &[u8]) -> Result<Credential> {
-        let _ = text;
-        todo!()
+/// Bytes of a public key and of an encapsulated key.
+pub(crate) fn kem_lengths(kem: Kem) -> (usize, usize) {
+    fn of<K: hpke::Kem>() -> (usize, usize) {
+        (K::PublicKey::size(), K::EncappedKey::size())
+    }
+    match kem {
+        Kem::XWing => of::<XWing>(),
+        Kem::X25519 => of::<X25519HkdfSha256>(),
     }
 }
 
-/// How hard a passphrase slot is to try. `Cheap` is for tests: release builds refuse to create or open it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hardness {
-    Normal,
-    Cheap,
+/// From the operating system.
+pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
+    let mut bytes = Zeroizing::new([0; N]);
+    getrandom::fill(bytes.as_mut())
+        .map_err(|error| Error::io("read", "the system's random numbers", std::io::Error::other(error.to_string())))?;
+    Ok(bytes)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SlotKind {
-    Passphrase,
-    Recovery,
+fn public_key<K: hpke::Kem>(secret: &[u8; 32]) -> Result<Vec<u8>> {
+    let secret = K::PrivateKey::from_bytes(secret).map_err(|error| Error::invalid("opening key", error.to_string()))?;
+    Ok(K::sk_to_pk(&secret).to_bytes().to_vec())
 }
 
-/// The public part of a slot.
-#[derive(Clone, Debug)]
-pub struct SlotInfo {
-    pub id: SlotId,
-    pub kind: SlotKind,
-    pub created: i64,
-    pub label: String,
-}
-
-impl Keys {
-    /// New random keys for a new repository.
-    pub fn generate(configuration: &Configuration) -> Result<Keys> {
-        let _ = configuration;
-        todo!()
-    }
-}
-
-/// Tries the credential on every slot it could open; [`Error::WrongCredential`](crate::Error::WrongCredential) if none does.
-pub fn unlock(backend: &dyn Backend, configuration: &Configuration, credential: &Credential) -> Result<Keys> {
-    let _ = (backend, configuration, credential);
-    todo!()
-}
-
-/// Adds a passphrase slot. Needs opening keys (write-only keys know no root key).
-pub fn add_passphrase(
-    backend: &dyn Backend,
-    configuration: &Configuration,
-    keys: &Keys,
-    passphrase: &[u8],
-    label: &str,
-    now: i64,
-    hardness: Hardness,
-) -> Result<SlotId> {
-    let _ = (backend, configuration, keys, passphrase, label, now, hardness);
-    todo!()
-}
-
-/// Adds a recovery slot; the returned text (`nkr1-…`) is shown once and never stored.
-pub fn add_recovery(
-    backend: &dyn Backend,
-    configuration: &Configuration,
-    keys: &Keys,
-    now: i64,
-) -> Result<(SlotId, Zeroizing<String>)> {
-    let _ = (backend, configuration, keys, now);
-    todo!()
-}
-
-pub fn list(backend: &dyn Backend, configuration: &Configuration) -> Result<Vec<SlotInfo>> {
-    let _ = (backend, configuration);
-    todo!()
-}
-
-/// Removes a slot; refuses the last one.
-pub fn remove(backend: &dyn Backend, configuration: &Configuration, id: SlotId) -> Result<()> {
-    let _ = (backend, configuration, id);
-    todo!()
-}
+#[cfg(test)]
+mod tests;

@@ -14,11 +14,17 @@ pub mod backend;
 
 pub mod record;
 
+mod cipher;
+
 pub mod key;
 
 pub mod chunker;
 
 pub mod capsule;
+
+pub mod pack;
+
+pub mod index;
 
 pub mod codec;
 
@@ -31,6 +37,14 @@ pub mod snapshot;
 pub mod mark;
 
 pub mod store;
+
+pub mod recover;
+
+pub mod repository;
+
+pub mod gc;
+
+pub mod check;
 
 pub mod writer;
 

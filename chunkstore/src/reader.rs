@@ -4,7 +4,7 @@
 
 use crate::codec::Opener;
 use crate::error::Result;
-use crate::id::BlobId;
+use crate::id::Reference;
 use crate::list::Item;
 use crate::store::Store;
 use crate::tree::{Content, Entry};
@@ -21,26 +21,27 @@ impl Reader {
         Reader { store, opener }
     }
 
-    /// The contents of chunks, in the order asked; one that fails leaves others readable.
-    pub fn chunks(&self, ids: &[BlobId]) -> Result<Vec<Result<Vec<u8>>>> {
-        let _ = ids;
+    /// The contents of chunks, in the order asked; one that fails leaves others readable. A chunk whose record is lost is
+    /// looked for under another id ([`Store::alternate`]); what is accepted has the reference's tag.
+    pub fn chunks(&self, links: &[Reference]) -> Result<Vec<Result<Vec<u8>>>> {
+        let _ = links;
         todo!()
     }
 
     /// Visits a directory's entries in order, node by node (memory is bounded by a node).
-    pub fn entries(&self, tree: BlobId, visit: &mut dyn FnMut(Entry) -> Result<ControlFlow<()>>) -> Result<()> {
+    pub fn entries(&self, tree: Reference, visit: &mut dyn FnMut(Entry) -> Result<ControlFlow<()>>) -> Result<()> {
         let _ = (tree, visit);
         todo!()
     }
 
     /// Finds one name: reads one node per level.
-    pub fn lookup(&self, tree: BlobId, name: &[u8]) -> Result<Option<Entry>> {
+    pub fn lookup(&self, tree: Reference, name: &[u8]) -> Result<Option<Entry>> {
         let _ = (tree, name);
         todo!()
     }
 
     /// Follows components separated by `/`; `None` if a component does not exist or is no directory.
-    pub fn resolve(&self, root: BlobId, path: &[u8]) -> Result<Option<Entry>> {
+    pub fn resolve(&self, root: Reference, path: &[u8]) -> Result<Option<Entry>> {
         let _ = (root, path);
         todo!()
     }

@@ -3,8 +3,7 @@
 use crate::capsule::Capsule;
 use crate::configuration::Configuration;
 use crate::error::Result;
-use crate::id::MarkId;
-use crate::id::{BlobId, CapsuleId, SnapshotId, Tag};
+use crate::id::{BlobId, CapsuleId, HalfTag, MarkId, SnapshotId, Tag};
 use crate::mark::Mark;
 use crate::record::Record;
 use crate::snapshot::Snapshot;
@@ -21,6 +20,9 @@ pub trait Store: Send + Sync {
 
     /// Changes whenever a blob that was once known may be so no longer: while it is equal, no id needs to be asked for again.
     fn generation(&self) -> Result<[u8; 16]>;
+
+    /// An intact blob of the same content, for a reader whose link leads to a lost one. The reader checks the tag it finds.
+    fn alternate(&self, tag: HalfTag) -> Result<Option<BlobId>>;
 
     /// Stores a record; refused unless every link is stored or was put before. The answer is the id under which the content is
     /// known now: another one, if another thread stored the same content first. Durable only after a commit or [`Store::flush`].
@@ -49,7 +51,4 @@ pub trait Store: Send + Sync {
     fn read(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>>;
 
     fn capsule(&self, id: CapsuleId) -> Result<Capsule>;
-
-    /// The tags of blobs, where known: to recognise content that a restore's target already holds.
-    fn tags(&self, ids: &[BlobId]) -> Result<Vec<Option<Tag>>>;
 }

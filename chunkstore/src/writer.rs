@@ -4,7 +4,7 @@
 
 use crate::codec::Sealer;
 use crate::error::Result;
-use crate::id::BlobId;
+use crate::id::{BlobId, Reference};
 use crate::list::Item;
 use crate::record::Kind;
 use crate::store::Store;
@@ -25,8 +25,8 @@ impl<'s> BlobWriter<'s> {
         BlobWriter { store, sealer, new_bytes: AtomicU64::new(0), added_bytes: AtomicU64::new(0) }
     }
 
-    /// Tag, known?, else compress, seal, put.
-    pub fn put(&self, kind: Kind, content: &[u8], links: &[BlobId]) -> Result<BlobId> {
+    /// Tag, known?, else compress, seal, put. The answer is what a parent names the content by.
+    pub fn put(&self, kind: Kind, content: &[u8], links: &[BlobId]) -> Result<Reference> {
         let _ = (kind, content, links);
         todo!()
     }
@@ -73,7 +73,7 @@ impl TreeBuilder {
     }
 
     /// The root of the directory.
-    pub fn finish(self, writer: &BlobWriter<'_>) -> Result<BlobId> {
+    pub fn finish(self, writer: &BlobWriter<'_>) -> Result<Reference> {
         let _ = writer;
         todo!()
     }

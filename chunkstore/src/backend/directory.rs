@@ -1,1 +1,294 @@
 //! Objects as files of a local directory.
+//!
+//! A put is: temporary file, write, fsync, rename, fsync of the directory. Names come from typed ids, never from
+//! outside, so no path leaves the root. Temporary files of dead writers are removed when the lock is taken.
+
+use super::{Backend, ObjectKind, ObjectName, WriterLock};
+use crate::error::{Error, Result};
+use crate::id::{MarkId, PackId, SlotId, SnapshotId};
+use rustix::fs::{self as unix, RenameFlags};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const LOCK_POLL: Duration = Duration::from_millis(100);
+const HOLDER_BYTES_MAX: u64 = 4096;
+
+pub struct Directory {
+    root: PathBuf,
+    temporaries: AtomicU64,
+}
+
+impl Directory {
+    /// Makes the directories of a new repository, durably. The root may exist if it is empty.
+    pub fn create(root: &Path) -> Result<Directory> {
+        if root.join("REPO").exists() || root.join("REPO.copy").exists() {
+            return Err(Error::RepositoryExists { place: root.display().to_string() });
+        }
+        match fs::read_dir(root) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(Error::invalid(root.display().to_string(), "the directory is not empty"));
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("read", root.display().to_string(), e)),
+        }
+        let make = |path: &Path| {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(|e| Error::io("create", path.display().to_string(), e))
+        };
+        make(root)?;
+        refuse_network(root)?;
+        for name in ["keys", "packs", "snapshots", "marks", "tmp"] {
+            make(&root.join(name))?;
+        }
+        for prefix in 0..=u8::MAX {
+            make(&root.join("packs").join(format!("{prefix:02x}")))?;
+        }
+        sync_directory(&root.join("packs"))?;
+        sync_directory(root)?;
+        if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
+            sync_directory(parent)?;
+        }
+        Directory::open(root)
+    }
+
+    pub fn open(root: &Path) -> Result<Directory> {
+        if !root.join("packs").is_dir() || !root.join("snapshots").is_dir() {
+            return Err(Error::NoRepository { place: root.display().to_string() });
+        }
+        Ok(Directory { root: root.to_owned(), temporaries: AtomicU64::new(0) })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, name: ObjectName) -> PathBuf {
+        let root = &self.root;
+        match name {
+            ObjectName::Configuration => root.join("REPO"),
+            ObjectName::ConfigurationCopy => root.join("REPO.copy"),
+            ObjectName::KeySlot(id) => root.join("keys").join(id.hex()),
+            ObjectName::Pack(id) => {
+                let hex = id.hex();
+                root.join("packs").join(hex.get(..2).unwrap_or_default()).join(hex)
+            }
+            ObjectName::Snapshot(id) => root.join("snapshots").join(id.hex()),
+            ObjectName::Mark(id) => root.join("marks").join(id.hex()),
+        }
+    }
+
+    /// Writes and syncs a temporary file; it is removed again on any error, and its descriptor is not used after one.
+    fn write_temporary(&self, name: ObjectName, bytes: &[u8]) -> Result<PathBuf> {
+        let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join("tmp").join(format!("{}-{number}", std::process::id()));
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        })();
+        match written {
+            Ok(()) => Ok(path),
+            Err(e) => {
+                let _ = fs::remove_file(&path);
+                Err(Error::io("write", name.to_string(), e))
+            }
+        }
+    }
+
+    fn list_directory(
+        &self,
+        path: &Path,
+        parse: &dyn Fn(&str) -> Option<ObjectName>,
+        found: &mut Vec<(ObjectName, u64)>,
+    ) -> Result<()> {
+        let fail = |e| Error::io("list", path.display().to_string(), e);
+        for entry in fs::read_dir(path).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let Some(name) = entry.file_name().to_str().and_then(parse) else { continue };
+            match entry.metadata() {
+                Ok(metadata) => found.push((name, metadata.len())),
+                // Deleted by a writer while we list.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(fail(e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_temporaries(&self) -> Result<()> {
+        let path = self.root.join("tmp");
+        let fail = |e| Error::io("clean", path.display().to_string(), e);
+        for entry in fs::read_dir(&path).map_err(fail)? {
+            fs::remove_file(entry.map_err(fail)?.path()).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+impl Backend for Directory {
+    fn put(&self, name: ObjectName, bytes: &[u8]) -> Result<()> {
+        let path = self.path(name);
+        let temporary = self.write_temporary(name, bytes)?;
+        let renamed = match unix::renameat_with(unix::CWD, &temporary, unix::CWD, &path, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) if fs::read(&path).is_ok_and(|there| there == bytes) => {
+                fs::remove_file(&temporary)
+            }
+            // What stands there under this name is damaged: replace it. So do file systems without NOREPLACE.
+            Err(rustix::io::Errno::EXIST | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                fs::rename(&temporary, &path)
+            }
+            other => other.map_err(io::Error::from),
+        };
+        if let Err(e) = renamed {
+            let _ = fs::remove_file(&temporary);
+            return Err(Error::io("rename", name.to_string(), e));
+        }
+        sync_parent(&path)
+    }
+
+    fn get(&self, name: ObjectName) -> Result<Vec<u8>> {
+        fs::read(self.path(name)).map_err(|e| read_error(name, e))
+    }
+
+    fn get_range(&self, name: ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let file = File::open(self.path(name)).map_err(|e| read_error(name, e))?;
+        let end = file.metadata().map_err(|e| read_error(name, e))?.len();
+        // Before the allocation: a hostile index must not choose its size.
+        if offset.checked_add(len as u64).is_none_or(|wanted| wanted > end) {
+            return Err(Error::corrupt(name.to_string(), format!("it ends at {end}")));
+        }
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset).map_err(|e| read_error(name, e))?;
+        Ok(bytes)
+    }
+
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>> {
+        let mut found = Vec::new();
+        match kind {
+            ObjectKind::KeySlot => {
+                let parse = |name: &str| SlotId::from_hex(name).ok().map(ObjectName::KeySlot);
+                self.list_directory(&self.root.join("keys"), &parse, &mut found)?;
+            }
+            ObjectKind::Snapshot => {
+                let parse = |name: &str| SnapshotId::from_hex(name).ok().map(ObjectName::Snapshot);
+                self.list_directory(&self.root.join("snapshots"), &parse, &mut found)?;
+            }
+            ObjectKind::Mark => {
+                let parse = |name: &str| MarkId::from_hex(name).ok().map(ObjectName::Mark);
+                self.list_directory(&self.root.join("marks"), &parse, &mut found)?;
+            }
+            ObjectKind::Pack => {
+                for prefix in 0..=u8::MAX {
+                    let parse = |name: &str| {
+                        let id = PackId::from_hex(name).ok().filter(|id| id.0.first() == Some(&prefix))?;
+                        Some(ObjectName::Pack(id))
+                    };
+                    let path = self.root.join("packs").join(format!("{prefix:02x}"));
+                    self.list_directory(&path, &parse, &mut found)?;
+                }
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn delete(&self, name: ObjectName) -> Result<()> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_parent(&path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("delete", name.to_string(), e)),
+        }
+    }
+
+    fn lock(&self, holder: &str, wait: Duration) -> Result<Box<dyn WriterLock>> {
+        refuse_network(&self.root)?;
+        let path = self.root.join("writer.lock");
+        let fail = |e| Error::io("lock", path.display().to_string(), e);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(fail)?;
+        let deadline = Instant::now() + wait;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::Error(e)) => return Err(fail(e)),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
+                Err(fs::TryLockError::WouldBlock) => {
+                    let mut text = String::new();
+                    let _ = (&mut file).take(HOLDER_BYTES_MAX).read_to_string(&mut text);
+                    let holder = if text.is_empty() { "another process".to_owned() } else { text };
+                    return Err(Error::Locked { holder });
+                }
+            }
+        }
+        // The text is for people only; the lock itself is the kernel's and dies with the process.
+        let _ = file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0));
+        self.remove_temporaries()?;
+        Ok(Box::new(DirectoryLock { file }))
+    }
+}
+
+/// The lock belongs to the open file: closing it, in whatever way the process ends, releases it.
+struct DirectoryLock {
+    file: File,
+}
+
+impl WriterLock for DirectoryLock {}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+    }
+}
+
+fn read_error(name: ObjectName, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::NotFound => Error::missing(name.to_string()),
+        _ => Error::io("read", name.to_string(), e),
+    }
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync", path.display().to_string(), e))
+}
+
+/// SQLite's log and advisory locks need one host: a network file system would tell two hosts that each holds the lock.
+fn refuse_network(root: &Path) -> Result<()> {
+    const NETWORK: [(u32, &str); 7] = [
+        (0x6969, "NFS"),
+        (0x517b, "SMB"),
+        (0xff53_4d42, "CIFS"),
+        (0xfe53_4d42, "SMB2"),
+        (0x00c3_6400, "Ceph"),
+        (0x0102_1997, "9P"),
+        (0x5346_414f, "AFS"),
+    ];
+    let place = || root.display().to_string();
+    let kind = unix::statfs(root).map_err(|e| Error::io("examine", place(), e.into()))?.f_type;
+    match NETWORK.iter().find(|(magic, _)| i64::from(*magic) == i64::from(kind) || u32::try_from(kind) == Ok(*magic)) {
+        Some((_, name)) => Err(Error::Unsupported {
+            object: place(),
+            reason: format!("a repository cannot be written on a network file system ({name})"),
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,54 @@
+//! The repository's two AEAD suites with counters as nonces: the one place that calls them.
+//!
+//! A counter must be used once per key; who holds the key sees to it.
+
+use crate::configuration::Suite;
+use crate::error::{Error, Result};
+use crate::record::AUTHENTICATOR_LEN;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+pub(crate) struct Cipher {
+    key: LessSafeKey,
+}
+
+impl Cipher {
+    /// Bytes that sealing adds.
+    pub const OVERHEAD: usize = AUTHENTICATOR_LEN;
+
+    pub fn new(suite: Suite, key: &[u8; 32]) -> Result<Cipher> {
+        let algorithm = match suite {
+            Suite::Aes256Gcm => &AES_256_GCM,
+            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        let key = UnboundKey::new(algorithm, key).map_err(|_| Error::invalid("cipher", "the key is not accepted"))?;
+        Ok(Cipher { key: LessSafeKey::new(key) })
+    }
+
+    /// Seals the bytes from `start` on in place, with those before as associated data, and appends the authenticator.
+    pub fn seal(&self, counter: u64, bytes: &mut Vec<u8>, start: usize) -> Result<()> {
+        let refused = || Error::invalid("cipher", "the text is too long");
+        let (associated, text) = bytes.split_at_mut_checked(start).ok_or_else(refused)?;
+        let authenticator = self
+            .key
+            .seal_in_place_separate_tag(nonce(counter), Aad::from(&*associated), text)
+            .map_err(|_| refused())?;
+        bytes.extend_from_slice(authenticator.as_ref());
+        Ok(())
+    }
+
+    /// `None` if a byte of `sealed` or `associated` is not what was sealed.
+    pub fn open(&self, counter: u64, associated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (text, authenticator) = sealed.split_at_checked(sealed.len().checked_sub(AUTHENTICATOR_LEN)?)?;
+        let mut plain = vec![0; text.len()];
+        self.key.open_separate_gather(nonce(counter), Aad::from(associated), text, authenticator, &mut plain).ok()?;
+        Some(plain)
+    }
+}
+
+fn nonce(counter: u64) -> Nonce {
+    let mut bytes = [0; 12];
+    if let Some(tail) = bytes.last_chunk_mut() {
+        *tail = counter.to_le_bytes();
+    }
+    Nonce::assume_unique_for_key(bytes)
+}

@@ -1,0 +1,67 @@
+//! zstd, one frame per content, with contexts kept per thread.
+//!
+//! Decompression is single-shot into a buffer of the exact size, so a hostile frame can neither grow nor ask for a window.
+
+use crate::record::CONTENT_BYTES_MAX;
+use std::cell::RefCell;
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, find_frame_compressed_size, get_frame_content_size};
+
+/// Level 1: on chunks of 64 KiB it is nearly as small as level 3 and about twice as fast.
+const LEVEL: i32 = 1;
+/// For deltas, where the prefix does the work and a better search finds more of it.
+const DELTA_LEVEL: i32 = 3;
+
+thread_local! {
+    static COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
+    static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
+}
+
+/// One frame of at most `limit` bytes, `None` if there is none. The limit is also the probe for what cannot be compressed:
+/// zstd gives up within the first block, at 2 GB/s on 16 KiB of noise and 7 GB/s on 64 KiB.
+pub(super) fn compress(content: &[u8], limit: usize) -> Option<Vec<u8>> {
+    let mut frame = Vec::with_capacity(limit);
+    COMPRESSOR.with_borrow_mut(|context| {
+        context.set_parameter(CParameter::CompressionLevel(LEVEL)).ok()?;
+        context.compress2(&mut frame, content).ok()
+    })?;
+    Some(frame)
+}
+
+/// One frame that needs `prefix` to be read.
+pub(super) fn compress_delta(content: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut context = CCtx::create();
+    // The window must reach back over all of the prefix.
+    let window = (content.len() + prefix.len()).next_power_of_two().trailing_zeros().max(10);
+    context.set_parameter(CParameter::CompressionLevel(DELTA_LEVEL)).ok()?;
+    context.set_parameter(CParameter::WindowLog(window)).ok()?;
+    context.ref_prefix(prefix).ok()?;
+    let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
+    context.compress2(&mut frame, content).ok()?;
+    Some(frame)
+}
+
+/// The content of exactly one frame, if that is `len` bytes long.
+pub(super) fn decompress(frame: &[u8], len: usize) -> Option<Vec<u8>> {
+    is_one_frame(frame, len)?;
+    let mut content = Vec::with_capacity(len);
+    DECOMPRESSOR.with_borrow_mut(|context| context.decompress(&mut content, frame).ok())?;
+    (content.len() == len).then_some(content)
+}
+
+/// As [`decompress`], for a frame made with [`compress_delta`].
+pub(super) fn decompress_delta(frame: &[u8], prefix: &[u8], len: usize) -> Option<Vec<u8>> {
+    is_one_frame(frame, len)?;
+    let mut context = DCtx::create();
+    context.ref_prefix(prefix).ok()?;
+    let mut content = Vec::with_capacity(len);
+    context.decompress(&mut content, frame).ok()?;
+    (content.len() == len).then_some(content)
+}
+
+/// zstd itself would take several frames, or frames to skip, in a row.
+fn is_one_frame(frame: &[u8], len: usize) -> Option<()> {
+    let one = len <= CONTENT_BYTES_MAX
+        && find_frame_compressed_size(frame) == Ok(frame.len())
+        && get_frame_content_size(frame).is_ok_and(|announced| announced.is_none_or(|n| n == len as u64));
+    one.then_some(())
+}

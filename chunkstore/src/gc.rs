@@ -1,0 +1,285 @@
+//! Which blobs stay: those reachable from a snapshot that is not past its grace. Plan first, then apply.
+//!
+//! Needs no key to collect; the key authenticates what people said about snapshots. Order of a deletion: the snapshot
+//! object, then the rows of its blobs in one durable transaction, then the packs. A crash anywhere leaves garbage that the next
+//! run finds, never a link to what is gone. The caller holds the writer lock, so no backup runs meanwhile.
+
+use crate::backend::ObjectName;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, MarkId, SnapshotId};
+use crate::index::PackRow;
+use crate::index::sweep::{Marks, Usage};
+use crate::key::WriteKey;
+use crate::mark::{Mark, State};
+use crate::pack::PackBuilder;
+use crate::record::{Class, Record};
+use crate::recover;
+use crate::repository::Repository;
+use crate::store::Store;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+/// A pack of which less than this share is reachable is rewritten.
+const LIVE_PERCENT_MIN: u64 = 60;
+/// Packs below this share of the target length are merged once there are [`SMALL_PACKS_MIN`] of a class.
+const SMALL_PERCENT: u64 = 25;
+const SMALL_PACKS_MIN: usize = 10;
+/// What an interrupted backup has stored is kept for the next run at most this long.
+const UNREFERENCED_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+pub struct PruneOptions {
+    /// How long a forgotten snapshot can be brought back.
+    pub grace: Duration,
+    /// Nanoseconds since 1970.
+    pub now: i64,
+    pub dry_run: bool,
+}
+
+/// What was done, or would be.
+#[derive(Clone, Default, Debug)]
+pub struct PruneOutcome {
+    pub snapshots_removed: Vec<SnapshotId>,
+    /// Forgotten, and until when they can be brought back.
+    pub snapshots_in_grace: Vec<(SnapshotId, i64)>,
+    pub blobs_kept: u64,
+    pub blobs_removed: u64,
+    pub packs_kept: u64,
+    pub packs_deleted: u64,
+    pub packs_rewritten: u64,
+    /// Bytes of pack objects that go, less those written anew.
+    pub bytes_freed: u64,
+    /// Unreachable bytes that stay because rewriting their packs does not pay.
+    pub bytes_unused_kept: u64,
+}
+
+struct Plan {
+    removed: Vec<SnapshotId>,
+    marks: Marks,
+    delete: Vec<PackRow>,
+    rewrite: Vec<PackRow>,
+    outcome: PruneOutcome,
+}
+
+impl Repository {
+    /// Removes snapshots past their grace and all that only they held.
+    pub fn prune(&self, key: &WriteKey, options: &PruneOptions) -> Result<PruneOutcome> {
+        self.require_writing()?;
+        let plan = self.plan(key, options)?;
+        if options.dry_run { Ok(plan.outcome) } else { self.apply(plan) }
+    }
+
+    fn plan(&self, key: &WriteKey, options: &PruneOptions) -> Result<Plan> {
+        let mut outcome = PruneOutcome::default();
+        let (removed, roots) = self.choose_roots(key, options, &mut outcome)?;
+        let recent = self.recent_packs(options)?;
+        let (marks, unknown) = self.index.mark(&roots, &recent)?;
+        if let Some(id) = unknown.first()
+            && !self.index.has_damage()?
+        {
+            // Nothing is known to be lost, yet a root has no row: the index is not to be trusted with deletions.
+            return Err(Error::corrupt("the index", format!("it does not know the root {id} of a snapshot")));
+        }
+        let usage = self.index.usage(&marks)?;
+        let (mut delete, mut rewrite) = (Vec::new(), Vec::new());
+        let mut small: BTreeMap<u8, Vec<PackRow>> = BTreeMap::new();
+        for pack in self.index.packs()? {
+            let used = usage.get(&pack.no).copied().unwrap_or_default();
+            outcome.blobs_kept += used.live_blobs;
+            outcome.blobs_removed += used.dead_blobs;
+            match fate(&pack, used, u64::from(self.configuration().pack_bytes_target)) {
+                _ if recent.contains(&pack.no) => outcome.packs_kept += 1,
+                Fate::Delete => delete.push(pack),
+                Fate::Rewrite => rewrite.push(pack),
+                Fate::Merge => small.entry(pack.class as u8).or_default().push(pack),
+                Fate::Keep => {
+                    outcome.packs_kept += 1;
+                    outcome.bytes_unused_kept += used.dead_bytes;
+                }
+            }
+        }
+        for packs in small.into_values() {
+            if packs.len() >= SMALL_PACKS_MIN {
+                rewrite.extend(packs);
+            } else {
+                outcome.packs_kept += packs.len() as u64;
+            }
+        }
+        outcome.packs_deleted = delete.len() as u64;
+        outcome.packs_rewritten = rewrite.len() as u64;
+        let live: u64 = rewrite.iter().filter_map(|pack| usage.get(&pack.no)).map(|used| used.live_bytes).sum();
+        let gone: u64 = delete.iter().chain(&rewrite).map(|pack| pack.length).sum();
+        outcome.bytes_freed = gone.saturating_sub(live);
+        outcome.snapshots_removed.clone_from(&removed);
+        Ok(Plan { removed, marks, delete, rewrite, outcome })
+    }
+
+    /// Snapshots that go, and the roots of those that stay. A snapshot that cannot be read stops the collection, since what it
+    /// holds is unknown, unless it is itself to go.
+    fn choose_roots(
+        &self,
+        key: &WriteKey,
+        options: &PruneOptions,
+        outcome: &mut PruneOutcome,
+    ) -> Result<(Vec<SnapshotId>, Vec<BlobId>)> {
+        let states = self.states(key)?;
+        let grace = i64::try_from(options.grace.as_nanos()).unwrap_or(i64::MAX);
+        let (mut removed, mut roots) = (Vec::new(), Vec::new());
+        for (id, snapshot) in self.snapshots()? {
+            let state = states.get(&id).cloned().unwrap_or_default();
+            match state.forgotten.filter(|_| !state.pinned) {
+                Some(time) if time.saturating_add(grace) <= options.now => {
+                    removed.push(id);
+                    continue;
+                }
+                Some(time) => outcome.snapshots_in_grace.push((id, time.saturating_add(grace))),
+                None => {}
+            }
+            roots.push(snapshot?.summary.root.id);
+        }
+        Ok((removed, roots))
+    }
+
+    /// The fold of all authentic marks, by snapshot (labels given at the backup are not among them).
+    fn states(&self, key: &WriteKey) -> Result<BTreeMap<SnapshotId, State>> {
+        let mut by_snapshot: BTreeMap<SnapshotId, Vec<(MarkId, Mark)>> = BTreeMap::new();
+        for (id, mark) in self.marks()? {
+            // A mark that is damaged or forged says nothing.
+            let Ok((mark, bytes)) = mark else { continue };
+            if Mark::authenticate(&bytes, key).is_ok() {
+                by_snapshot.entry(mark.snapshot).or_default().push((id, mark));
+            }
+        }
+        Ok(by_snapshot.into_iter().map(|(id, marks)| (id, State::fold(&[], &marks))).collect())
+    }
+
+    /// Packs so young that an interrupted backup may want them.
+    fn recent_packs(&self, options: &PruneOptions) -> Result<Vec<i64>> {
+        let kept = options.grace.min(UNREFERENCED_KEPT).as_secs();
+        let horizon = (options.now / 1_000_000_000).saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX));
+        Ok(self.index.packs()?.iter().filter(|pack| pack.stored > horizon).map(|pack| pack.no).collect())
+    }
+
+    fn apply(&self, plan: Plan) -> Result<PruneOutcome> {
+        let mut outcome = plan.outcome;
+        for id in &plan.removed {
+            self.backend.delete(ObjectName::Snapshot(*id))?;
+        }
+        let rewritten = self.rewrite(&plan.rewrite, &plan.marks)?;
+        let gone: Vec<&PackRow> =
+            plan.delete.iter().chain(plan.rewrite.iter().filter(|pack| rewritten.contains(&pack.no))).collect();
+        self.index.sweep(&plan.marks, &gone.iter().map(|pack| pack.no).collect::<Vec<_>>())?;
+        for pack in &gone {
+            self.backend.delete(ObjectName::Pack(pack.id))?;
+        }
+        outcome.packs_rewritten = rewritten.len() as u64;
+        outcome.packs_kept += (plan.rewrite.len() - rewritten.len()) as u64;
+        self.remove_marks_without_snapshot()?;
+        self.index.compact()?;
+        Ok(outcome)
+    }
+
+    fn remove_marks_without_snapshot(&self) -> Result<()> {
+        let snapshots: HashSet<SnapshotId> = self.snapshots()?.into_iter().map(|(id, _)| id).collect();
+        for (id, mark) in self.marks()? {
+            if mark.is_ok_and(|(mark, _)| !snapshots.contains(&mark.snapshot)) {
+                self.backend.delete(ObjectName::Mark(id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the live records of packs into new ones; answers the numbers of those that may go. A full disk ends the copying early, since
+    /// deleting comes first then.
+    fn rewrite(&self, packs: &[PackRow], marks: &Marks) -> Result<HashSet<i64>> {
+        let mut done = HashSet::new();
+        for class in [Class::Data, Class::Node] {
+            let mut target = Target { class, builder: PackBuilder::new(), from: Vec::new() };
+            for pack in packs.iter().filter(|pack| pack.class == class) {
+                match self.copy_live(pack, marks, &mut target, &mut done) {
+                    Err(Error::Full { .. }) => return Ok(done),
+                    other => other?,
+                }
+            }
+            match self.store_copies(&mut target, &mut done) {
+                Err(Error::Full { .. }) => return Ok(done),
+                other => other?,
+            }
+        }
+        Ok(done)
+    }
+
+    fn copy_live(&self, pack: &PackRow, marks: &Marks, target: &mut Target, done: &mut HashSet<i64>) -> Result<()> {
+        let name = ObjectName::Pack(pack.id);
+        let bytes = self.backend.get(name)?;
+        let mut lost = Vec::new();
+        for row in self.index.live_rows(pack.no, marks)? {
+            let range = row.offset as usize..(row.offset as usize).saturating_add(row.length as usize);
+            let record = bytes
+                .get(range)
+                .and_then(|bytes| Record::parse(bytes.to_vec(), &self.configuration().repository).ok())
+                .filter(|record| record.id == row.id);
+            let Some(record) = record else {
+                lost.push(row.id);
+                continue;
+            };
+            let capsule = match self.capsule(record.capsule) {
+                // Without its capsule a record cannot be opened here, but a pack elsewhere may bring it: keep the pack.
+                Err(e) if e.is_damage() => return Ok(()),
+                other => other?,
+            };
+            let full = target.builder.len() >= self.configuration().pack_bytes_target as usize;
+            if full || !target.builder.has_room_for(&record, &capsule) {
+                self.store_copies(target, done)?;
+            }
+            target.builder.push(&record, &capsule)?;
+        }
+        self.index.set_missing(&lost)?;
+        target.from.push(pack.no);
+        Ok(())
+    }
+
+    /// A source may go once all its copies are stored: those that were copied whole before this pack was closed.
+    fn store_copies(&self, target: &mut Target, done: &mut HashSet<i64>) -> Result<()> {
+        if !target.builder.is_empty() {
+            let builder = std::mem::take(&mut target.builder);
+            let (id, bytes, trailer) = builder.finish(target.class, &self.configuration().repository)?;
+            self.backend.put(ObjectName::Pack(id), &bytes)?;
+            self.index.move_blobs(id, bytes.len() as u64, self.opened, &trailer)?;
+        }
+        done.extend(target.from.drain(..));
+        Ok(())
+    }
+
+    /// Discards the index and makes it again; for when it was found wrong. The repository must be reopened afterwards.
+    pub fn rebuild_index(&self) -> Result<()> {
+        self.require_writing()?;
+        recover::rebuild(&*self.backend, &self.catalog, &self.configuration().repository, self.opened).map(|_| ())
+    }
+}
+
+/// The pack that copies go to, and the packs that were copied whole since it was begun.
+struct Target {
+    class: Class,
+    builder: PackBuilder,
+    from: Vec<i64>,
+}
+
+enum Fate {
+    Keep,
+    Delete,
+    Rewrite,
+    /// Too small to stay alone.
+    Merge,
+}
+
+fn fate(pack: &PackRow, used: Usage, target: u64) -> Fate {
+    if used.live_blobs == 0 {
+        Fate::Delete
+    } else if used.live_bytes * 100 < pack.length * LIVE_PERCENT_MIN {
+        Fate::Rewrite
+    } else if pack.length * 100 < target * SMALL_PERCENT {
+        Fate::Merge
+    } else {
+        Fate::Keep
+    }
+}

@@ -1,0 +1,327 @@
+//! Where each blob lies: SQLite, derived from the packs' trailers, rebuilt when in doubt.
+//!
+//! A row is never believed for bytes (every record is checked against its id on reading) and carries a checksum where
+//! deletion depends on it. One connection, one lock: writers are serialised by the repository's writer lock anyway.
+
+pub mod adopt;
+
+pub mod damage;
+
+pub mod sweep;
+
+use crate::capsule::Capsule;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, CapsuleId, HalfTag, PackId, RepositoryId, Tag};
+use crate::record::Class;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Raised whenever a table changes; an index of another version is rebuilt.
+const SCHEMA_VERSION: i64 = 1;
+/// Page cache in KiB: bounds the memory of look-ups whatever the size of the index.
+const CACHE_KIB: i64 = 24 << 10;
+
+/// A blob's `state`.
+const INTACT: i64 = 0;
+/// Its bytes are lost here.
+const MISSING: i64 = 1;
+/// Something below it is.
+const TAINTED: i64 = 2;
+
+/// Where a record's bytes are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place {
+    pub pack: PackId,
+    pub offset: u32,
+    pub length: u32,
+}
+
+/// A pack that the index knows.
+#[derive(Clone, Debug)]
+pub struct PackRow {
+    pub no: i64,
+    pub id: PackId,
+    pub length: u64,
+    pub class: Class,
+    /// When it was stored or adopted, seconds since 1970.
+    pub stored: i64,
+}
+
+pub struct Index {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+impl Index {
+    /// Opens for writing, creating an empty index if there is none. `Corrupt` and `Unsupported` ask for a rebuild.
+    pub fn open_writer(path: &Path, repository: &RepositoryId) -> Result<Index> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(sql("open"))?;
+        configure(&connection)?;
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;")
+            .map_err(sql("configure"))?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(sql("read"))?;
+        if version == 0 {
+            create_tables(&connection, repository)?;
+        }
+        Index::checked(connection, path, repository)
+    }
+
+    /// Opens for reading only.
+    pub fn open_reader(path: &Path, repository: &RepositoryId) -> Result<Index> {
+        if !path.exists() {
+            return Err(Error::missing("the index"));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(sql("open"))?;
+        configure(&connection)?;
+        Index::checked(connection, path, repository)
+    }
+
+    fn checked(connection: Connection, path: &Path, repository: &RepositoryId) -> Result<Index> {
+        let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(sql("read"))?;
+        if version != SCHEMA_VERSION {
+            return Err(Error::Unsupported {
+                object: "the index".into(),
+                reason: format!("version {version} is unknown to this program"),
+            });
+        }
+        let index = Index { connection: Mutex::new(connection), path: path.to_owned() };
+        if index.meta("repository")?.as_deref() != Some(&repository.0[..]) {
+            return Err(Error::corrupt("the index", "it belongs to another repository"));
+        }
+        Ok(index)
+    }
+
+    /// Removes the files of an index that is to be rebuilt.
+    pub fn remove(path: &Path) -> Result<()> {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = path.as_os_str().to_owned();
+            file.push(suffix);
+            match std::fs::remove_file(&file) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", "the index", e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// SQLite's own check of its file; slow for a large index.
+    pub fn quick_check(&self) -> Result<()> {
+        let verdict: String = self.lock().query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;
+        if verdict == "ok" { Ok(()) } else { Err(Error::corrupt("the index", verdict)) }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        meta(&self.lock(), key)
+    }
+
+    pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<()> {
+        set_meta(&self.lock(), key, value)
+    }
+
+    /// See [`Store::generation`](crate::store::Store::generation).
+    pub fn generation(&self) -> Result<[u8; 16]> {
+        self.meta("generation")?
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or_else(|| Error::corrupt("the index", "it has no generation"))
+    }
+
+    /// The ids of intact blobs with these tags.
+    pub fn known(&self, tags: &[Tag]) -> Result<Vec<Option<BlobId>>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached("SELECT id FROM blob WHERE tag_key = ?1 AND tag = ?2 AND state = 0 LIMIT 1")
+            .map_err(sql("read"))?;
+        tags.iter()
+            .map(|tag| {
+                statement
+                    .query_row(params![key(&tag.0), &tag.0[..]], |r| Ok(BlobId(r.get(0)?)))
+                    .optional()
+                    .map_err(sql("read"))
+            })
+            .collect()
+    }
+
+    /// The id of an intact blob whose tag begins with this half.
+    pub fn known_by_half(&self, half: HalfTag) -> Result<Option<BlobId>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached("SELECT id, tag FROM blob WHERE tag_key = ?1 AND state = 0")
+            .map_err(sql("read"))?;
+        let rows =
+            statement.query_map([key(&half.0)], |r| Ok((BlobId(r.get(0)?), Tag(r.get(1)?)))).map_err(sql("read"))?;
+        for row in rows {
+            let (id, tag) = row.map_err(sql("read"))?;
+            if tag.half() == half {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Which of these are stored, intact with their closure.
+    pub fn present(&self, ids: &[BlobId]) -> Result<Vec<bool>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached("SELECT 1 FROM blob WHERE id_key = ?1 AND id = ?2 AND state = 0")
+            .map_err(sql("read"))?;
+        ids.iter().map(|id| statement.exists(params![key(&id.0), &id.0[..]]).map_err(sql("read"))).collect()
+    }
+
+    /// Where these lie, damaged or not.
+    pub fn locate(&self, ids: &[BlobId]) -> Result<Vec<Option<Place>>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT pack.name, blob.offset, blob.length FROM blob JOIN pack ON pack.no = blob.pack \
+                 WHERE blob.id_key = ?1 AND blob.id = ?2",
+            )
+            .map_err(sql("read"))?;
+        let place = |r: &rusqlite::Row<'_>| Ok(Place { pack: PackId(r.get(0)?), offset: r.get(1)?, length: r.get(2)? });
+        ids.iter()
+            .map(|id| statement.query_row(params![key(&id.0), &id.0[..]], place).optional().map_err(sql("read")))
+            .collect()
+    }
+
+    pub fn capsule(&self, id: CapsuleId, repository: &RepositoryId) -> Result<Capsule> {
+        let bytes: Option<Vec<u8>> = self
+            .lock()
+            .query_row("SELECT bytes FROM capsule WHERE id = ?1", [&id.0[..]], |r| r.get(0))
+            .optional()
+            .map_err(sql("read"))?;
+        let capsule = Capsule::parse(bytes.ok_or_else(|| Error::missing(format!("capsule {id}")))?, repository)?;
+        if capsule.id == id { Ok(capsule) } else { Err(Error::corrupt(format!("capsule {id}"), "its name is wrong")) }
+    }
+
+    /// All packs, by number.
+    pub fn packs(&self) -> Result<Vec<PackRow>> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare("SELECT no, name, length, class, stored FROM pack ORDER BY no").map_err(sql("read"))?;
+        let rows = statement
+            .query_map([], |r| {
+                Ok(PackRow {
+                    no: r.get(0)?,
+                    id: PackId(r.get(1)?),
+                    length: r.get::<_, i64>(2)?.unsigned_abs(),
+                    class: if r.get::<_, i64>(3)? == 0 { Class::Data } else { Class::Node },
+                    stored: r.get(4)?,
+                })
+            })
+            .map_err(sql("read"))?;
+        rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))
+    }
+
+    /// Number of blobs and of bytes of their records.
+    pub fn totals(&self) -> Result<(u64, u64)> {
+        self.lock()
+            .query_row("SELECT count(*), coalesce(sum(length), 0) FROM blob", [], |r| {
+                Ok((r.get::<_, i64>(0)?.unsigned_abs(), r.get::<_, i64>(1)?.unsigned_abs()))
+            })
+            .map_err(sql("read"))
+    }
+}
+
+fn configure(connection: &Connection) -> Result<()> {
+    connection
+        .execute_batch(&format!(
+            "PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -{CACHE_KIB}; \
+             PRAGMA busy_timeout = 10000;"
+        ))
+        .map_err(sql("configure"))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+fn create_tables(connection: &Connection, repository: &RepositoryId) -> Result<()> {
+    connection
+        .execute_batch(
+            "BEGIN IMMEDIATE;
+             CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+             CREATE TABLE capsule(id BLOB PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
+             CREATE TABLE pack(no INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, length INTEGER NOT NULL,
+                               class INTEGER NOT NULL, stored INTEGER NOT NULL);
+             -- pack 0: the bytes are nowhere, the row remembers a tag that something links to
+             CREATE TABLE blob(no INTEGER PRIMARY KEY, id_key INTEGER NOT NULL, tag_key INTEGER NOT NULL, id BLOB NOT NULL,
+                               tag BLOB NOT NULL, pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
+                               state INTEGER NOT NULL, checksum INTEGER NOT NULL);
+             CREATE INDEX blob_by_id ON blob(id_key);
+             CREATE INDEX blob_by_tag ON blob(tag_key);
+             -- ascending with every pack, so it costs next to nothing to keep
+             CREATE INDEX blob_by_pack ON blob(pack);
+             -- children: 8 bytes each, number * 2 + (1 if it may link further); 0 for a blob that is not known
+             CREATE TABLE link(parent INTEGER PRIMARY KEY, children BLOB NOT NULL, checksum INTEGER NOT NULL);",
+        )
+        .map_err(sql("create"))?;
+    set_meta(connection, "repository", &repository.0)?;
+    change_generation(connection)?;
+    connection.execute_batch(&format!("PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")).map_err(sql("create"))
+}
+
+fn meta(connection: &Connection, key: &str) -> Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")
+        .and_then(|mut s| s.query_row([key], |r| r.get(0)).optional())
+        .map_err(sql("read"))
+}
+
+fn set_meta(connection: &Connection, key: &str, value: &[u8]) -> Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES(?1, ?2)")
+        .and_then(|mut s| s.execute(params![key, value]))
+        .map(|_| ())
+        .map_err(sql("write"))
+}
+
+fn change_generation(connection: &Connection) -> Result<()> {
+    let mut fresh = [0; 16];
+    getrandom::fill(&mut fresh).map_err(|e| Error::io("draw", "random bytes", std::io::Error::other(e)))?;
+    set_meta(connection, "generation", &fresh)
+}
+
+/// The first eight bytes: what the tables are searched by.
+fn key(bytes: &[u8]) -> i64 {
+    let head = bytes.first_chunk::<8>().copied().unwrap_or_default();
+    i64::from_le_bytes(head)
+}
+
+/// Covers what a deletion depends on.
+fn blob_checksum(no: i64, id: &BlobId, tag: &Tag, place: (i64, u32, u32)) -> i64 {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&no.to_le_bytes()).update(&id.0).update(&tag.0).update(&place.0.to_le_bytes());
+    hash.update(&place.1.to_le_bytes()).update(&place.2.to_le_bytes());
+    key(hash.finalize().as_bytes())
+}
+
+fn link_checksum(parent: i64, children: &[u8]) -> i64 {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&parent.to_le_bytes()).update(children);
+    key(hash.finalize().as_bytes())
+}
+
+/// SQLite's errors as ours: a damaged index is told apart, since it can be rebuilt.
+fn sql(action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    move |e| {
+        let object = || "the index".to_owned();
+        match e.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::corrupt(object(), e.to_string()),
+            Some(ErrorCode::DiskFull) => Error::Full { object: object() },
+            // A value of the wrong type or length, a missing table: not written by us.
+            None => Error::corrupt(object(), e.to_string()),
+            Some(ErrorCode::Unknown) => Error::corrupt(object(), e.to_string()),
+            Some(_) => Error::Io { action, object: object(), source: std::io::Error::other(e) },
+        }
+    }
+}

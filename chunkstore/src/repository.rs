@@ -1,0 +1,499 @@
+//! A repository at hand: owns the order pack, index, snapshot, acknowledge.
+//!
+//! One process writes at a time (the backend's lock); readers need no lock. Threads of a writer share it:
+//!
+//! | lock | protects | taken |
+//! |---|---|---|
+//! | `storing` | packs become durable in the order they were taken, data before the nodes that link to it | before `packer` |
+//! | `packer` | the packs being filled and what they hold | briefly, never across I/O |
+//! | the index's own | one SQLite connection | innermost |
+
+use crate::backend::directory::Directory;
+use crate::backend::{Backend, ObjectKind, ObjectName, WriterLock};
+use crate::capsule::Capsule;
+use crate::configuration::Configuration;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, CapsuleId, HalfTag, MarkId, PackId, SnapshotId, Tag};
+use crate::index::{Index, Place};
+use crate::mark::Mark;
+use crate::pack::{PackBuilder, Trailer};
+use crate::record::{Class, Record};
+use crate::recover;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// One read of the backend covers at most this much, and skips at most [`GAP_BYTES_MAX`] that nobody asked for.
+const READ_BYTES_MAX: u32 = 4 << 20;
+const GAP_BYTES_MAX: u32 = 64 << 10;
+
+/// How a repository is opened.
+pub enum Access {
+    Read,
+    /// Takes the writer lock, waiting for at most `wait`; `holder` is what others are told meanwhile.
+    Write {
+        holder: String,
+        wait: Duration,
+    },
+}
+
+pub struct Repository {
+    pub(crate) backend: Arc<dyn Backend>,
+    configuration: Configuration,
+    pub(crate) index: Index,
+    pub(crate) catalog: PathBuf,
+    /// Seconds since 1970, at opening.
+    pub(crate) opened: i64,
+    writing: Option<Writing>,
+    /// An index of our own, if the repository's could not be used and not be mended.
+    _private_catalog: Option<tempfile::TempDir>,
+}
+
+struct Writing {
+    storing: Mutex<()>,
+    packer: Mutex<Packer>,
+    _lock: Box<dyn WriterLock>,
+}
+
+/// Records that were accepted and are not durable yet.
+#[derive(Default)]
+struct Packer {
+    data: PackBuilder,
+    nodes: PackBuilder,
+    by_tag: HashMap<Tag, BlobId>,
+    ids: HashSet<BlobId>,
+    /// Why nothing may be written any more.
+    poisoned: Option<String>,
+}
+
+impl Repository {
+    /// Makes an empty backend a repository: from now on it opens. Key slots were put before.
+    pub fn create(backend: &dyn Backend, configuration: &Configuration) -> Result<()> {
+        let object = configuration.encode();
+        backend.put(ObjectName::ConfigurationCopy, &object)?;
+        backend.put(ObjectName::Configuration, &object)
+    }
+
+    /// A repository in a local directory. `now` is in seconds since 1970.
+    pub fn open(place: &Path, access: Access, now: i64) -> Result<Repository> {
+        let backend = Arc::new(Directory::open(place)?);
+        Repository::open_backend(backend, &place.join("catalog.sqlite3"), access, now)
+    }
+
+    /// `catalog` is the file of the index, in a local file system.
+    pub fn open_backend(backend: Arc<dyn Backend>, catalog: &Path, access: Access, now: i64) -> Result<Repository> {
+        let configuration = read_configuration(&*backend)?;
+        let mut writing = None;
+        let mut private = None;
+        let index = match access {
+            Access::Write { holder, wait } => {
+                let lock = backend.lock(&holder, wait)?;
+                let index = recover::recover(&*backend, catalog, &configuration.repository, now)?;
+                writing = Some(Writing { storing: Mutex::new(()), packer: Mutex::new(Packer::default()), _lock: lock });
+                index
+            }
+            Access::Read => match open_for_reading(&*backend, catalog, &configuration, now)? {
+                Some(index) => index,
+                None => {
+                    let dir = tempfile::tempdir().map_err(|e| Error::io("create", "a private index", e))?;
+                    let own = dir.path().join("catalog.sqlite3");
+                    private = Some(dir);
+                    recover::rebuild(&*backend, &own, &configuration.repository, now)?
+                }
+            },
+        };
+        let catalog = catalog.to_owned();
+        Ok(Repository { backend, configuration, index, catalog, opened: now, writing, _private_catalog: private })
+    }
+
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    fn writing(&self) -> Result<&Writing> {
+        self.writing.as_ref().ok_or_else(|| Error::invalid("the repository", "it was opened for reading only"))
+    }
+
+    pub(crate) fn require_writing(&self) -> Result<()> {
+        self.writing().map(|_| ())
+    }
+
+    /// Stores what is full (or, with `all`, what there is): data first, one pack at a time.
+    fn store_packs(&self, writing: &Writing, all: bool) -> Result<()> {
+        let _order = lock(&writing.storing);
+        loop {
+            let taken = lock(&writing.packer).take(all, self.configuration.pack_bytes_target as usize)?;
+            let Some((class, builder)) = taken else { return Ok(()) };
+            let stored = self.store_pack(class, builder);
+            let mut packer = lock(&writing.packer);
+            match stored {
+                Ok(trailer) => packer.settle(&trailer),
+                Err(e) => {
+                    // The session's records are lost from memory too: nothing that follows could be complete.
+                    packer.poisoned = Some(e.to_string());
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    fn store_pack(&self, class: Class, builder: PackBuilder) -> Result<Trailer> {
+        let (id, bytes, trailer) = builder.finish(class, &self.configuration.repository)?;
+        self.backend.put(ObjectName::Pack(id), &bytes)?;
+        self.index.add_pack(id, bytes.len() as u64, self.opened, &trailer)?;
+        Ok(trailer)
+    }
+
+    /// Links must be stored intact or be accepted before: closure holds by induction.
+    fn check_links(&self, record: &Record, packer: &Packer) -> Result<()> {
+        let settled: Vec<BlobId> = record.links.iter().filter(|link| !packer.ids.contains(link)).copied().collect();
+        let present = self.index.present(&settled)?;
+        match settled.iter().zip(present).find(|(_, present)| !present) {
+            Some((link, _)) => Err(Error::missing(format!("blob {link}, which blob {} links to,", record.id))),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads one range that covers several records; falls back to one by one.
+    fn read_group(&self, group: &[(Place, usize)], ids: &[BlobId], out: &mut [Option<Result<Record>>]) {
+        let bounds = group.first().zip(group.last());
+        let bytes = bounds.and_then(|((first, _), (last, _))| {
+            let len = (last.offset - first.offset).checked_add(last.length)? as usize;
+            self.backend.get_range(ObjectName::Pack(first.pack), u64::from(first.offset), len).ok()
+        });
+        let start = group.first().map_or(0, |(place, _)| place.offset);
+        for (place, position) in group {
+            let Some((id, slot)) = ids.get(*position).zip(out.get_mut(*position)) else { continue };
+            let from = (place.offset - start) as usize;
+            let record = bytes
+                .as_ref()
+                .and_then(|bytes| bytes.get(from..from + place.length as usize))
+                .map(|bytes| self.parse(id, *place, bytes.to_vec()));
+            *slot = Some(match record {
+                Some(Ok(record)) => Ok(record),
+                _ => self.read_carefully(id),
+            });
+        }
+    }
+
+    fn parse(&self, id: &BlobId, place: Place, bytes: Vec<u8>) -> Result<Record> {
+        let damaged =
+            |reason: String| Error::corrupt(format!("blob {id} at {} of pack {}", place.offset, place.pack), reason);
+        match Record::parse(bytes, &self.configuration.repository) {
+            Ok(record) if record.id == *id => Ok(record),
+            Ok(_) => Err(damaged("its bytes do not match its id".into())),
+            Err(Error::Corrupt { reason, .. }) => Err(damaged(reason)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// One record, doubting the index: where it says, else where it says after a pack was rewritten under us, else
+    /// where the pack's own trailer says.
+    fn read_carefully(&self, id: &BlobId) -> Result<Record> {
+        let mut failure = Error::missing(format!("blob {id}"));
+        for _ in 0..2 {
+            let Some(place) = self.index.locate(std::slice::from_ref(id))?.into_iter().flatten().next() else {
+                return Err(failure);
+            };
+            failure = match self.read_at(id, place) {
+                Ok(record) => return Ok(record),
+                Err(e) => e,
+            };
+            if let Some(entry) = self.entry_in_trailer(id, place.pack) {
+                let place = Place { pack: place.pack, offset: entry.0, length: entry.1 };
+                if let Ok(record) = self.read_at(id, place) {
+                    return Ok(record);
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    fn read_at(&self, id: &BlobId, place: Place) -> Result<Record> {
+        let name = ObjectName::Pack(place.pack);
+        let bytes = self.backend.get_range(name, u64::from(place.offset), place.length as usize)?;
+        self.parse(id, place, bytes)
+    }
+
+    fn entry_in_trailer(&self, id: &BlobId, pack: PackId) -> Option<(u32, u32)> {
+        let length = self.index.packs().ok()?.iter().find(|row| row.id == pack)?.length;
+        let trailer = Trailer::read(&*self.backend, pack, length, &self.configuration.repository).ok()?;
+        trailer.entries.iter().find(|entry| entry.id == *id).map(|entry| (entry.offset, entry.length))
+    }
+
+    /// Positions of `ids` in storage order, grouped; those without a place come last, each alone.
+    fn groups(&self, ids: &[BlobId]) -> Result<Vec<Vec<(Place, usize)>>> {
+        let mut places: Vec<(Place, usize)> = Vec::with_capacity(ids.len());
+        for (position, place) in self.index.locate(ids)?.into_iter().enumerate() {
+            if let Some(place) = place {
+                places.push((place, position));
+            }
+        }
+        places.sort_unstable();
+        let mut groups: Vec<Vec<(Place, usize)>> = Vec::new();
+        for (place, position) in places {
+            let joins = groups.last().and_then(|group| group.first().zip(group.last())).is_some_and(
+                |((first, _), (last, _))| {
+                    let end = last.offset.saturating_add(last.length);
+                    first.pack == place.pack
+                        && place.offset.saturating_sub(end) <= GAP_BYTES_MAX
+                        && place.offset.saturating_add(place.length) - first.offset <= READ_BYTES_MAX
+                },
+            );
+            match groups.last_mut() {
+                Some(group) if joins => group.push((place, position)),
+                _ => groups.push(vec![(place, position)]),
+            }
+        }
+        Ok(groups)
+    }
+}
+
+impl Packer {
+    fn check(&self) -> Result<()> {
+        match &self.poisoned {
+            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn builder(&mut self, class: Class) -> &mut PackBuilder {
+        match class {
+            Class::Data => &mut self.data,
+            Class::Node => &mut self.nodes,
+        }
+    }
+
+    /// What is to be stored next. Nodes never go before the data they link to.
+    fn take(&mut self, all: bool, target: usize) -> Result<Option<(Class, PackBuilder)>> {
+        self.check()?;
+        let nodes_due = all || self.nodes.len() >= target;
+        let data_due = nodes_due || self.data.len() >= target;
+        Ok(if data_due && !self.data.is_empty() {
+            Some((Class::Data, std::mem::take(&mut self.data)))
+        } else if nodes_due && !self.nodes.is_empty() {
+            Some((Class::Node, std::mem::take(&mut self.nodes)))
+        } else {
+            None
+        })
+    }
+
+    /// These are in the index now.
+    fn settle(&mut self, trailer: &Trailer) {
+        for entry in &trailer.entries {
+            self.ids.remove(&entry.id);
+            self.by_tag.remove(&entry.tag);
+        }
+    }
+}
+
+impl Store for Repository {
+    fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    fn known(&self, tags: &[Tag]) -> Result<Vec<Option<BlobId>>> {
+        let mut answers = vec![None; tags.len()];
+        if let Some(writing) = &self.writing {
+            let packer = lock(&writing.packer);
+            for (answer, tag) in answers.iter_mut().zip(tags) {
+                *answer = packer.by_tag.get(tag).copied();
+            }
+        }
+        let settled = self.index.known(tags)?;
+        for (answer, settled) in answers.iter_mut().zip(settled) {
+            *answer = answer.or(settled);
+        }
+        Ok(answers)
+    }
+
+    fn present(&self, ids: &[BlobId]) -> Result<Vec<bool>> {
+        self.index.present(ids)
+    }
+
+    fn generation(&self) -> Result<[u8; 16]> {
+        self.index.generation()
+    }
+
+    fn alternate(&self, tag: HalfTag) -> Result<Option<BlobId>> {
+        self.index.known_by_half(tag)
+    }
+
+    fn put(&self, record: Record, capsule: &Capsule) -> Result<BlobId> {
+        let writing = self.writing()?;
+        let target = self.configuration.pack_bytes_target as usize;
+        loop {
+            let mut packer = lock(&writing.packer);
+            packer.check()?;
+            if let Some(id) = packer.by_tag.get(&record.tag) {
+                return Ok(*id);
+            }
+            let builder = packer.builder(record.class);
+            if builder.len() >= target || !builder.has_room_for(&record, capsule) {
+                drop(packer);
+                self.store_packs(writing, false)?;
+                continue;
+            }
+            if let Some(id) = self.index.known(&[record.tag])?.into_iter().flatten().next() {
+                return Ok(id);
+            }
+            self.check_links(&record, &packer)?;
+            packer.builder(record.class).push(&record, capsule)?;
+            packer.by_tag.insert(record.tag, record.id);
+            packer.ids.insert(record.id);
+            return Ok(record.id);
+        }
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.store_packs(self.writing()?, true)
+    }
+
+    fn commit(&self, snapshot: &Snapshot) -> Result<()> {
+        self.flush()?;
+        if self.index.present(&[snapshot.summary.root.id])? != [true] {
+            return Err(Error::missing(format!("the root of snapshot {}", snapshot.id)));
+        }
+        self.backend.put(ObjectName::Snapshot(snapshot.id), &snapshot.bytes)?;
+        // What this run stored may stand in for what was lost.
+        if self.index.has_damage()? { self.index.update_taint() } else { Ok(()) }
+    }
+
+    fn snapshots(&self) -> Result<Vec<(SnapshotId, Result<Snapshot>)>> {
+        let mut found = Vec::new();
+        for (name, _) in self.backend.list(ObjectKind::Snapshot)? {
+            let ObjectName::Snapshot(id) = name else { continue };
+            let snapshot = self.backend.get(name).and_then(|bytes| {
+                let snapshot = Snapshot::parse(bytes, &self.configuration.repository)?;
+                let matches = snapshot.id == id;
+                if matches {
+                    Ok(snapshot)
+                } else {
+                    Err(Error::corrupt(name.to_string(), "its name is not that of its bytes"))
+                }
+            });
+            // One that was deleted while we listed is not damage.
+            if !matches!(snapshot, Err(Error::Missing { .. })) {
+                found.push((id, snapshot));
+            }
+        }
+        Ok(found)
+    }
+
+    fn marks(&self) -> Result<Vec<(MarkId, Result<(Mark, Vec<u8>)>)>> {
+        let mut found = Vec::new();
+        for (name, _) in self.backend.list(ObjectKind::Mark)? {
+            let ObjectName::Mark(id) = name else { continue };
+            let mark = self.backend.get(name).and_then(|bytes| {
+                let (actual, mark) = Mark::parse(&bytes, &self.configuration.repository)?;
+                let matches = actual == id;
+                if matches {
+                    Ok((mark, bytes))
+                } else {
+                    Err(Error::corrupt(name.to_string(), "its name is not that of its bytes"))
+                }
+            });
+            if !matches!(mark, Err(Error::Missing { .. })) {
+                found.push((id, mark));
+            }
+        }
+        Ok(found)
+    }
+
+    fn mark(&self, object: &[u8]) -> Result<()> {
+        self.writing()?;
+        let (id, _) = Mark::parse(object, &self.configuration.repository)?;
+        self.backend.put(ObjectName::Mark(id), object)
+    }
+
+    fn arrange(&self, ids: &[BlobId]) -> Result<Vec<Vec<usize>>> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut placed = vec![false; ids.len()];
+        for group in self.groups(ids)? {
+            let positions: Vec<usize> = group.into_iter().map(|(_, position)| position).collect();
+            for position in &positions {
+                if let Some(placed) = placed.get_mut(*position) {
+                    *placed = true;
+                }
+            }
+            groups.push(positions);
+        }
+        groups.extend(placed.iter().enumerate().filter(|(_, placed)| !**placed).map(|(position, _)| vec![position]));
+        Ok(groups)
+    }
+
+    fn read(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+        let mut out: Vec<Option<Result<Record>>> = ids.iter().map(|_| None).collect();
+        for group in self.groups(ids)? {
+            self.read_group(&group, ids, &mut out);
+        }
+        Ok(out
+            .into_iter()
+            .zip(ids)
+            .map(|(r, id)| r.unwrap_or_else(|| Err(Error::missing(format!("blob {id}")))))
+            .collect())
+    }
+
+    fn capsule(&self, id: CapsuleId) -> Result<Capsule> {
+        self.index.capsule(id, &self.configuration.repository)
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        let in_order = self.writing.as_ref().is_some_and(|w| lock(&w.packer).poisoned.is_none());
+        if in_order {
+            // A failure here only makes the next opening look closer.
+            let _ = recover::mark_clean(&self.index);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whichever copy is whole; two that differ are neither.
+pub fn read_configuration(backend: &dyn Backend) -> Result<Configuration> {
+    let read = |name: ObjectName| backend.get(name).and_then(|bytes| Configuration::decode(&bytes, &name.to_string()));
+    match (read(ObjectName::Configuration), read(ObjectName::ConfigurationCopy)) {
+        (Ok(a), Ok(b)) if a == b => Ok(a),
+        (Ok(_), Ok(_)) => Err(Error::corrupt("the configuration", "its two copies differ")),
+        (Ok(a), Err(_)) => Ok(a),
+        (Err(Error::Missing { .. }), Err(Error::Missing { .. })) => {
+            Err(Error::NoRepository { place: "this place".into() })
+        }
+        (Err(first), Ok(b)) if first.is_damage() => Ok(b),
+        (Err(first), _) => Err(first),
+    }
+}
+
+/// The repository's own index if it agrees with the packs or a live writer looks after it; None if it cannot be used.
+fn open_for_reading(
+    backend: &dyn Backend,
+    catalog: &Path,
+    configuration: &Configuration,
+    now: i64,
+) -> Result<Option<Index>> {
+    let repository = &configuration.repository;
+    let usable =
+        Index::open_reader(catalog, repository).and_then(|index| Ok((recover::is_current(backend, &index)?, index)));
+    if let Ok((true, index)) = usable {
+        return Ok(Some(index));
+    }
+    match backend.lock("a reader that mends the index", Duration::ZERO) {
+        Ok(_lock) => {
+            let index = recover::recover(backend, catalog, repository, now)?;
+            recover::mark_clean(&index)?;
+            drop(index);
+            Index::open_reader(catalog, repository).map(Some)
+        }
+        // The writer has brought the index in order when it began.
+        Err(Error::Locked { .. }) => Ok(usable.ok().map(|(_, index)| index)),
+        // A read-only file system: no writer can be there.
+        Err(_) => Ok(None),
+    }
+}
