@@ -14,6 +14,12 @@ mod support;
 
 mod architecture;
 
+mod crash;
+
+mod damage;
+
 mod reader;
+
+mod streams;
 
 mod torture;
