@@ -6,7 +6,7 @@
 
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, MarkId, SnapshotId};
+use crate::id::{BlobId, MarkId, PackId, SnapshotId};
 use crate::index::PackRow;
 use crate::index::sweep::{Marks, Usage};
 use crate::key::WriteKey;
@@ -97,7 +97,7 @@ impl Repository {
                 Fate::Merge => small.entry(pack.class as u8).or_default().push(pack),
                 Fate::Keep => {
                     outcome.packs_kept += 1;
-                    outcome.bytes_unused_kept += used.dead_bytes;
+                    outcome.bytes_unused_kept += pack.record_bytes.saturating_sub(used.live_bytes);
                 }
             }
         }
@@ -168,15 +168,16 @@ impl Repository {
         for id in &plan.removed {
             self.backend.delete(ObjectName::Snapshot(*id))?;
         }
-        let rewritten = self.rewrite(&plan.rewrite, &plan.marks)?;
-        let gone: Vec<&PackRow> =
-            plan.delete.iter().chain(plan.rewrite.iter().filter(|pack| rewritten.contains(&pack.no))).collect();
+        let copied = self.rewrite(&plan.rewrite, &plan.marks)?;
+        let unused = plan.delete.iter().filter(|pack| !copied.stored.contains(&pack.id));
+        let rewritten = plan.rewrite.iter().filter(|pack| copied.sources.contains(&pack.no));
+        let gone: Vec<&PackRow> = unused.chain(rewritten).collect();
         self.index.sweep(&plan.marks, &gone.iter().map(|pack| pack.no).collect::<Vec<_>>())?;
         for pack in &gone {
             self.backend.delete(ObjectName::Pack(pack.id))?;
         }
-        outcome.packs_rewritten = rewritten.len() as u64;
-        outcome.packs_kept += (plan.rewrite.len() - rewritten.len()) as u64;
+        outcome.packs_rewritten = copied.sources.len() as u64;
+        outcome.packs_kept += (plan.rewrite.len() - copied.sources.len()) as u64;
         self.remove_marks_without_snapshot()?;
         self.index.compact()?;
         Ok(outcome)
@@ -192,10 +193,9 @@ impl Repository {
         Ok(())
     }
 
-    /// Copies the live records of packs into new ones; answers the numbers of those that may go. A full disk ends the copying early, since
-    /// deleting comes first then.
-    fn rewrite(&self, packs: &[PackRow], marks: &Marks) -> Result<HashSet<i64>> {
-        let mut done = HashSet::new();
+    /// Copies the live records of packs into new ones. A full disk ends the copying early, since deleting comes first then.
+    fn rewrite(&self, packs: &[PackRow], marks: &Marks) -> Result<Copied> {
+        let mut done = Copied { from: packs.iter().map(|pack| pack.id).collect(), ..Copied::default() };
         for class in [Class::Data, Class::Node] {
             let mut target = Target { class, builder: PackBuilder::new(), from: Vec::new() };
             for pack in packs.iter().filter(|pack| pack.class == class) {
@@ -212,7 +212,7 @@ impl Repository {
         Ok(done)
     }
 
-    fn copy_live(&self, pack: &PackRow, marks: &Marks, target: &mut Target, done: &mut HashSet<i64>) -> Result<()> {
+    fn copy_live(&self, pack: &PackRow, marks: &Marks, target: &mut Target, done: &mut Copied) -> Result<()> {
         let name = ObjectName::Pack(pack.id);
         let bytes = self.backend.get(name)?;
         let mut lost = Vec::new();
@@ -242,17 +242,33 @@ impl Repository {
         Ok(())
     }
 
-    /// A source may go once all its copies are stored: those that were copied whole before this pack was closed.
-    fn store_copies(&self, target: &mut Target, done: &mut HashSet<i64>) -> Result<()> {
+    /// A source may go once all its copies are stored: those that were copied whole before this pack was closed. A copy that came out
+    /// equal to one of the sources has its name: nothing moves, and no source of it may go.
+    fn store_copies(&self, target: &mut Target, done: &mut Copied) -> Result<()> {
         if !target.builder.is_empty() {
             let builder = std::mem::take(&mut target.builder);
             let (id, bytes, trailer) = builder.finish(target.class, &self.configuration().repository)?;
+            if done.from.contains(&id) {
+                target.from.clear();
+                return Ok(());
+            }
             self.backend.put(ObjectName::Pack(id), &bytes)?;
             self.index.move_blobs(id, bytes.len() as u64, self.opened, &trailer)?;
+            done.stored.insert(id);
         }
-        done.extend(target.from.drain(..));
+        done.sources.extend(target.from.drain(..));
         Ok(())
     }
+}
+
+/// What was copied.
+#[derive(Default)]
+struct Copied {
+    /// All packs that are copied from.
+    from: HashSet<PackId>,
+    /// Numbers of those that may go, since all that lives in them is stored elsewhere.
+    sources: HashSet<i64>,
+    stored: HashSet<PackId>,
 }
 
 /// The pack that copies go to, and the packs that were copied whole since it was begun.
@@ -273,7 +289,7 @@ enum Fate {
 fn fate(pack: &PackRow, used: Usage, target: u64) -> Fate {
     if used.live_blobs == 0 {
         Fate::Delete
-    } else if used.live_bytes * 100 < pack.length * LIVE_PERCENT_MIN {
+    } else if used.live_bytes * 100 < pack.record_bytes * LIVE_PERCENT_MIN {
         Fate::Rewrite
     } else if pack.length * 100 < target * SMALL_PERCENT {
         Fate::Merge

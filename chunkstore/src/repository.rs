@@ -501,3 +501,6 @@ fn open_for_reading(
         Err(_) => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,3 +7,5 @@ pub mod metadata;
 pub mod backup;
 
 pub mod restore;
+
+pub mod dump;
