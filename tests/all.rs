@@ -14,6 +14,8 @@ mod support;
 
 mod architecture;
 
+mod cli;
+
 mod crash;
 
 mod damage;

@@ -101,11 +101,11 @@ impl Life {
         }
     }
 
-    /// How to forget all but the newest three for good.
+    /// How to forget all but the newest three.
     fn forget(&mut self) -> Vec<String> {
         let doomed = self.known.len().saturating_sub(3);
         self.known.iter_mut().take(doomed).for_each(|known| known.doomed = true);
-        ["forget", "--keep-last", "3", "--prune"].map(str::to_owned).to_vec()
+        ["forget", "--keep-last", "3"].map(str::to_owned).to_vec()
     }
 }
 
@@ -136,7 +136,7 @@ fn kills_at_any_time_lose_nothing() {
                 life.house.command(words)
             }
             1 => life.house.command(["restore", "files", &newest, "--target", target.to_str().unwrap()]),
-            2 => life.house.command(["prune"]),
+            2 => life.house.command(["prune", "--grace", "0"]),
             _ => life.house.command([Path::new("backup"), Path::new("files"), &life.source]),
         };
         let signal = kill_after(&mut command, delay);
@@ -209,7 +209,11 @@ fn failing_calls_lose_nothing() {
         let inject = format!("inject={}:{fault}:when={when}{tail}", CALLS[which]);
         let log = life.house.path().join("trace");
         let wrapper = ["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e", "trace=none", "-e", &inject];
-        let words = if point % 5 == 4 { life.forget() } else { backup_words(&life) };
+        let words = match point % 6 {
+            4 => life.forget(),
+            5 => ["prune", "--grace", "0"].map(str::to_owned).to_vec(),
+            _ => backup_words(&life),
+        };
         life.change();
         let outcome = told(&mut life.house.wrapped(&wrapper, &words));
         let what = format!("{inject} in {words:?} -> {:?} {:?}: {}", outcome.code, outcome.signal, outcome.err);
