@@ -14,6 +14,14 @@ mod support;
 
 mod architecture;
 
+mod cli;
+
+mod crash;
+
+mod damage;
+
 mod reader;
+
+mod streams;
 
 mod torture;
