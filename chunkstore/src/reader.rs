@@ -1,65 +1,171 @@
 //! Content out of a store, verified: snapshot, trees, lists, chunks.
 //!
-//! `Reader` may be shared by threads. It keeps a bounded cache of decoded nodes and of delta bases.
+//! `Reader` may be shared by threads. It keeps bounded caches of decoded nodes and of chunks, and assumes nothing of what it
+//! reads: every node is checked against what its parent says of it, nothing recurses deeper than a chain of deltas may be.
+
+mod cache;
+
+mod open;
+
+mod tree;
+
+mod file;
+
+#[cfg(test)]
+mod tests;
 
 use crate::codec::Opener;
-use crate::error::Result;
-use crate::id::Reference;
-use crate::list::Item;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, HalfTag, Reference};
+use crate::list::List;
+use crate::record::{Kind, Record, check_links};
 use crate::store::Store;
-use crate::tree::{Content, Entry};
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use crate::tree::Tree;
+use cache::Cache;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const NODE_CACHE_BYTES: usize = 32 << 20;
+const CHUNK_CACHE_BYTES: usize = 16 << 20;
+
+/// Bases of deltas are kept by id alone, chunks that were read in part by id and tag. Not one for the other: a link may have been
+/// served by another record than the one it names.
+type ChunkKey = (BlobId, Option<HalfTag>);
 
 pub struct Reader {
     pub store: Arc<dyn Store>,
     pub opener: Opener,
+    nodes: Mutex<Cache<Reference, Node>>,
+    chunks: Mutex<Cache<ChunkKey, Arc<Vec<u8>>>>,
 }
 
 impl Reader {
     pub fn new(store: Arc<dyn Store>, opener: Opener) -> Self {
-        Reader { store, opener }
+        Reader::with_caches(store, opener, NODE_CACHE_BYTES, CHUNK_CACHE_BYTES)
+    }
+
+    /// With room for so many bytes of nodes and of chunks.
+    pub fn with_caches(store: Arc<dyn Store>, opener: Opener, node_bytes: usize, chunk_bytes: usize) -> Self {
+        let nodes = Mutex::new(Cache::new(node_bytes));
+        Reader { store, opener, nodes, chunks: Mutex::new(Cache::new(chunk_bytes)) }
     }
 
     /// The contents of chunks, in the order asked; one that fails leaves others readable. A chunk whose record is lost is
-    /// looked for under another id ([`Store::alternate`]); what is accepted has the reference's tag.
+    /// looked for under another id ([`Store::alternate`]); what is accepted has the reference's tag. That lengths are those
+    /// of a file's items is for the caller to check.
     pub fn chunks(&self, links: &[Reference]) -> Result<Vec<Result<Vec<u8>>>> {
-        let _ = links;
-        todo!()
+        let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
+        let records = self.read(&ids)?;
+        let open = |(link, record)| self.intact(link, record, &|record| self.open_chunk(record));
+        Ok(links.iter().copied().zip(records).map(open).collect())
     }
 
-    /// Visits a directory's entries in order, node by node (memory is bounded by a node).
-    pub fn entries(&self, tree: Reference, visit: &mut dyn FnMut(Entry) -> Result<ControlFlow<()>>) -> Result<()> {
-        let _ = (tree, visit);
-        todo!()
+    /// A tree node, whole and with the links that it names.
+    fn tree(&self, link: Reference) -> Result<Arc<Tree>> {
+        match self.node(link, Kind::Tree)? {
+            Node::Tree(tree) => Ok(tree),
+            Node::List(_) => Err(damaged(link.id, "it is a list where a directory should be")),
+        }
     }
 
-    /// Finds one name: reads one node per level.
-    pub fn lookup(&self, tree: Reference, name: &[u8]) -> Result<Option<Entry>> {
-        let _ = (tree, name);
-        todo!()
+    fn list(&self, link: Reference) -> Result<Arc<List>> {
+        match self.node(link, Kind::List)? {
+            Node::List(list) => Ok(list),
+            Node::Tree(_) => Err(damaged(link.id, "it is a directory where a list should be")),
+        }
     }
 
-    /// Follows components separated by `/`; `None` if a component does not exist or is no directory.
-    pub fn resolve(&self, root: Reference, path: &[u8]) -> Result<Option<Entry>> {
-        let _ = (root, path);
-        todo!()
+    fn node(&self, link: Reference, kind: Kind) -> Result<Node> {
+        if let Some(node) = lock(&self.nodes).find(&link) {
+            return Ok(node);
+        }
+        let (node, bytes) = self.intact(link, self.record(link.id), &|record| self.open_node(record, kind))?;
+        lock(&self.nodes).insert(link, node.clone(), bytes);
+        Ok(node)
     }
 
-    /// Visits holes and chunks that overlap `range`, with the offset of each: touches O(log n) list nodes.
-    pub fn items(
-        &self,
-        content: &Content,
-        range: std::ops::Range<u64>,
-        visit: &mut dyn FnMut(u64, Item) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        let _ = (content, range, visit);
-        todo!()
+    /// The node, and about how many bytes it takes.
+    fn open_node(&self, record: &Record, kind: Kind) -> Result<(Node, usize)> {
+        let no_base = |_| Err(record.corrupt("a node made as a delta"));
+        let content = self.opener.open(record, kind, &|id| self.store.capsule(id), &no_base)?;
+        let object = format!("blob {}", record.id);
+        let node = match kind {
+            Kind::Tree => Node::Tree(Arc::new(Tree::decode(&content, &object)?)),
+            Kind::List => Node::List(Arc::new(List::decode(&content, &object)?)),
+            Kind::Chunk => return Err(record.corrupt("a chunk where a node should be")),
+        };
+        check_links(record, node.links())?;
+        let bytes = content.len() + node.overhead();
+        Ok((node, bytes))
     }
 
-    /// `len` bytes from `offset`, fewer at the end of the file; holes read as zeros.
-    pub fn read_at(&self, content: &Content, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let _ = (content, offset, len);
-        todo!()
+    /// Opens the record that `link` names or, if that is lost, another of the same content.
+    fn intact<T>(&self, link: Reference, found: Result<Record>, open: &dyn Fn(&Record) -> Result<T>) -> Result<T> {
+        let open_checked = |record: Record| {
+            // What opens matches its own tag; this is whether it is the content that the parent means.
+            if record.tag.half() != link.tag {
+                return Err(record.corrupt("its content is not the one that its parent names"));
+            }
+            open(&record)
+        };
+        let failure = match found.and_then(open_checked) {
+            Err(error @ (Error::Corrupt { .. } | Error::Missing { .. } | Error::Io { .. })) => error,
+            other => return other,
+        };
+        match self.store.alternate(link.tag) {
+            Ok(Some(id)) if id != link.id => self.record(id).and_then(open_checked).map_err(|_| failure),
+            _ => Err(failure),
+        }
     }
+
+    fn record(&self, id: BlobId) -> Result<Record> {
+        self.read(&[id])?.pop().unwrap_or_else(|| Err(Error::missing(format!("blob {id}"))))
+    }
+
+    /// As many answers as ids, each the record asked for or a reason.
+    fn read(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+        let records = self.store.read(ids)?;
+        if records.len() != ids.len() {
+            return Err(Error::invalid("the store", format!("{} answers to {} questions", records.len(), ids.len())));
+        }
+        let checked = |(record, id): (Result<Record>, &BlobId)| match record {
+            Ok(other) if other.id != *id => Err(damaged(*id, "another record is in its place")),
+            record => record,
+        };
+        Ok(records.into_iter().zip(ids).map(checked).collect())
+    }
+}
+
+#[derive(Clone)]
+enum Node {
+    Tree(Arc<Tree>),
+    List(Arc<List>),
+}
+
+impl Node {
+    fn links(&self) -> Vec<BlobId> {
+        match self {
+            Node::Tree(tree) => tree.links(),
+            Node::List(list) => list.links(),
+        }
+    }
+
+    /// What decoding adds to the content, roughly.
+    fn overhead(&self) -> usize {
+        match self {
+            Node::Tree(tree) => match &**tree {
+                Tree::Leaf(entries) => size_of_val(entries.as_slice()),
+                Tree::Inner { children, .. } => size_of_val(children.as_slice()),
+            },
+            Node::List(list) => size_of_val(list.items.as_slice()),
+        }
+    }
+}
+
+fn damaged(id: BlobId, reason: impl Into<String>) -> Error {
+    Error::corrupt(format!("blob {id}"), reason)
+}
+
+/// A cache is whole after every step, so a panic of another thread does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

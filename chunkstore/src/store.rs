@@ -1,5 +1,8 @@
 //! What a push or a fetch needs of a repository, local or remote. Knows no keys: records go in and out sealed.
 
+#[cfg(test)]
+pub(crate) mod memory;
+
 use crate::capsule::Capsule;
 use crate::configuration::Configuration;
 use crate::error::Result;

@@ -1,5 +1,13 @@
 //! Back up: source, chunks, trees, snapshot.
 
+mod exclude;
+mod given;
+mod names;
+#[cfg(test)]
+mod testing;
+mod unchanged;
+mod walk;
+
 use crate::monitor::Monitor;
 use chunkstore::Result;
 use chunkstore::id::{RunId, SnapshotId};
@@ -8,7 +16,7 @@ use chunkstore::snapshot::{Totals, Writer};
 use chunkstore::store::Store;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What every backup works with.
@@ -72,6 +80,27 @@ pub struct Outcome {
     /// Items that could not be saved as they should; each was named to the monitor.
     pub problems: u64,
     pub elapsed: Duration,
+}
+
+/// Tells the monitor, and counts what could not be saved as it should.
+struct Report<'a> {
+    monitor: &'a dyn Monitor,
+    problems: AtomicU64,
+}
+
+impl<'a> Report<'a> {
+    fn new(monitor: &'a dyn Monitor) -> Report<'a> {
+        Report { monitor, problems: AtomicU64::new(0) }
+    }
+
+    fn problem(&self, item: &[u8], reason: &str) {
+        self.problems.fetch_add(1, Ordering::Relaxed);
+        self.monitor.problem(item, reason);
+    }
+
+    fn detail(&self, verb: &str, item: &[u8]) {
+        self.monitor.detail(verb, item);
+    }
 }
 
 /// Saves directory trees. Ends incomplete (problems > 0) rather than failing when some items cannot be read.

@@ -8,6 +8,8 @@ pub mod backup;
 
 pub mod restore;
 
+pub mod dump;
+
 pub mod error;
 
 pub mod clock;
