@@ -45,8 +45,17 @@ pub struct SlotInfo {
 /// Tries the credential on every slot it could open; [`Error::WrongCredential`](crate::Error::WrongCredential) if none does.
 /// If no slot of the credential's kind is whole, that is the error.
 pub fn unlock(backend: &dyn Backend, configuration: &Configuration, credential: &Credential) -> Result<Keys> {
+    unlock_with_slot(backend, configuration, credential).map(|(_, keys)| keys)
+}
+
+/// As [`unlock`], and which slot it was: none for a write-only key.
+pub fn unlock_with_slot(
+    backend: &dyn Backend,
+    configuration: &Configuration,
+    credential: &Credential,
+) -> Result<(Option<SlotId>, Keys)> {
     if let Credential::Write(write) = credential {
-        return unlock_write(configuration, write);
+        return unlock_write(configuration, write).map(|keys| (None, keys));
     }
     let mut damage = None;
     let mut slots = Vec::new();
@@ -65,7 +74,7 @@ pub fn unlock(backend: &dyn Backend, configuration: &Configuration, credential: 
     let mut damage = None;
     for slot in slots {
         match slot.open(configuration, credential) {
-            Ok(Some(keys)) => return Ok(keys),
+            Ok(Some(keys)) => return Ok((Some(slot.info.id), keys)),
             Ok(None) => {}
             Err(error) => damage = damage.or(Some(error)),
         }
