@@ -186,6 +186,7 @@ mod tests {
             }
             assert!(matches!(capsule.open(&REPOSITORY, &opening_key(kem)), Err(Error::Corrupt { .. })));
             assert!(matches!(capsule.open(&RepositoryId([1; 16]), &keys[0]), Err(Error::Corrupt { .. })));
+            assert!(Capsule::parse(capsule.bytes, &RepositoryId([1; 16])).is_err());
         }
     }
 
