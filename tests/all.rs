@@ -20,6 +20,8 @@ mod crash;
 
 mod damage;
 
+mod fixtures;
+
 mod reader;
 
 mod streams;
