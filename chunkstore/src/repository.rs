@@ -503,4 +503,4 @@ fn open_for_reading(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -350,11 +350,12 @@ fn read_all(backend: &dyn Backend, configuration: &Configuration) -> Result<Vec<
     Ok(slots)
 }
 
-fn encode_content(configuration: &Configuration, keys: &Keys) -> Result<Zeroizing<Vec<u8>>> {
+pub(super) fn encode_content(configuration: &Configuration, keys: &Keys) -> Result<Zeroizing<Vec<u8>>> {
     let Some(opening) = &keys.opening else {
         return Err(Error::WriteOnly { object: "the key of the repository".into() });
     };
-    if keys.write.repository != configuration.repository || !(1..=ROOTS_MAX).contains(&keys.roots.len()) {
+    let fits = keys.write.repository == configuration.repository && opening.kem == configuration.kem;
+    if !fits || !(1..=ROOTS_MAX).contains(&keys.roots.len()) {
         return Err(Error::invalid("keys", "they are not this repository's"));
     }
     let mut e = Encoder { bytes: Vec::with_capacity(66 + 36 * keys.roots.len()) };
@@ -367,7 +368,7 @@ fn encode_content(configuration: &Configuration, keys: &Keys) -> Result<Zeroizin
     Ok(Zeroizing::new(e.bytes))
 }
 
-fn decode_content(bytes: &[u8], configuration: &Configuration, object: &str) -> Result<Keys> {
+pub(super) fn decode_content(bytes: &[u8], configuration: &Configuration, object: &str) -> Result<Keys> {
     let mut d = Decoder::new(bytes, object);
     if d.array()? != *blake3::hash(&configuration.encode()).as_bytes() {
         return Err(Error::corrupt("configuration", "it is not the one that the keys were made for"));

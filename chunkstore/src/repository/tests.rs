@@ -16,16 +16,16 @@ use std::io;
 
 const DAY: i64 = 86_400;
 
-struct World {
-    configuration: Configuration,
-    keys: Keys,
+pub(crate) struct World {
+    pub configuration: Configuration,
+    pub keys: Keys,
     writer: Writer,
-    backend: Arc<Simulated>,
+    pub backend: Arc<Simulated>,
     dir: tempfile::TempDir,
 }
 
 impl World {
-    fn new() -> World {
+    pub fn new() -> World {
         let mut configuration = Configuration::new(RepositoryId([7; 16]), 0);
         configuration.pack_bytes_target = 1 << 20;
         let keys = Keys::generate(&configuration).unwrap();
@@ -35,24 +35,24 @@ impl World {
         World { configuration, keys, writer, backend, dir: tempfile::tempdir().unwrap() }
     }
 
-    fn catalog(&self) -> std::path::PathBuf {
+    pub fn catalog(&self) -> std::path::PathBuf {
         self.dir.path().join("catalog.sqlite3")
     }
 
-    fn open(&self, access: Access, now: i64) -> Result<Repository> {
+    pub fn open(&self, access: Access, now: i64) -> Result<Repository> {
         Repository::open_backend(self.backend.clone(), &self.catalog(), access, now)
     }
 
-    fn write(&self, now: i64) -> Result<Repository> {
+    pub fn write(&self, now: i64) -> Result<Repository> {
         self.open(Access::Write { holder: "a test".into(), wait: Duration::ZERO }, now)
     }
 
-    fn read(&self) -> Repository {
+    pub fn read(&self) -> Repository {
         self.open(Access::Read, 0).unwrap()
     }
 
     /// A snapshot of one directory: a small file inline, a large one of `chunks` chunks that differ by `seed`, two chunks the same for all.
-    fn backup(&self, repository: &Repository, seed: u8, chunks: usize) -> Result<Snapshot> {
+    pub fn backup(&self, repository: &Repository, seed: u8, chunks: usize) -> Result<Snapshot> {
         let sealer = Sealer::new(&self.keys.write, &self.configuration)?;
         let writer = BlobWriter::new(repository, sealer);
         let mut items = Vec::new();
@@ -79,7 +79,7 @@ impl World {
         Ok(snapshot)
     }
 
-    fn snapshot(&self, sealer: &Sealer, root: Reference, seed: u8) -> Result<Snapshot> {
+    pub fn snapshot(&self, sealer: &Sealer, root: Reference, seed: u8) -> Result<Snapshot> {
         let summary = Summary {
             repository: self.configuration.repository,
             run: RunId([seed; 16]),
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Reads back all of a snapshot; the number of chunks.
-    fn restore(&self, repository: &Repository, snapshot: &Snapshot) -> Result<usize> {
+    pub fn restore(&self, repository: &Repository, snapshot: &Snapshot) -> Result<usize> {
         let opener = Opener::new(&self.keys, &self.configuration)?;
         let open = |link: Reference, kind| {
             let record = repository.read(&[link.id])?.remove(0)?;
