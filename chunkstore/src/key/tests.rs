@@ -292,6 +292,18 @@ fn hostile_costs_are_refused_before_a_key_is_derived() {
     }
 }
 
+/// Runs in release builds only, where most others here cannot.
+#[cfg(not(debug_assertions))]
+#[test]
+fn release_builds_neither_make_nor_open_cheap_slots() {
+    let (shelf, id) = (Shelf::default(), SlotId(*b"CHEAPPWD"));
+    let added = add_passphrase(&shelf, &configuration(), &known_keys(), b"x", "", NOW, Hardness::Cheap);
+    assert!(matches!(added, Err(Error::Unsupported { .. })));
+    shelf.put(ObjectName::KeySlot(id), &unhex(include_str!("../known/cheap_slot.hex"))).unwrap();
+    let unlocked = unlock(&shelf, &configuration(), &passphrase("correct horse"));
+    assert!(matches!(unlocked, Err(Error::Unsupported { .. })));
+}
+
 #[test]
 fn a_slot_in_anothers_place_is_refused() {
     let (shelf, keys) = (Shelf::default(), known_keys());

@@ -8,13 +8,13 @@ use super::read::{Saved, Verb};
 use super::survey::{Batch, Entered, Event};
 use super::unchanged::CacheWriter;
 use super::unchanged::frame::{Frame, Key, Kind, Remembered};
-use crossbeam_channel::Receiver;
+use crate::monitor::Counters;
 use chunkstore::id::{BlobId, Reference};
 use chunkstore::snapshot::Totals;
-use chunkstore::tree::{Attributes, Entry, Node};
+use chunkstore::tree::{Entry, Node};
 use chunkstore::writer::{BlobWriter, TreeBuilder};
 use chunkstore::{Error, Result};
-use crate::monitor::Counters;
+use crossbeam_channel::Receiver;
 use rustix::fs::FileType;
 use std::sync::atomic::Ordering;
 
@@ -188,7 +188,8 @@ impl<'a> Assembler<'a> {
         let entry = Entry { node: Node::Directory(tree), ..entry }.encode();
         let links = [tree.id];
         if let Some(cache) = &mut self.cache {
-            let remembered = Remembered { name: &level.name, usable: level.usable, key: level.key, entry: &entry, links: &links };
+            let remembered =
+                Remembered { name: &level.name, usable: level.usable, key: level.key, entry: &entry, links: &links };
             cache.remember(Kind::Leave, &remembered);
         }
         if self.levels.is_empty() {

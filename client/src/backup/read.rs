@@ -8,12 +8,12 @@ use super::chunks::Chunks;
 use super::cut::{Cutter, Storing};
 use super::unchanged::frame::{Key, is_settled, key};
 use crate::metadata::capture::{Names, Place, Stat, attributes};
+use chunkstore::Result;
 use chunkstore::chunker::Chunker;
 use chunkstore::id::{BlobId, Reference};
 use chunkstore::list::Item;
 use chunkstore::tree::{Attributes, Content, Entry, Node, Time};
 use chunkstore::writer::ListBuilder;
-use chunkstore::Result;
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::File;
@@ -118,12 +118,12 @@ impl Reading<'_> {
             Drafted::Chunks(places) => places.as_slice(),
             Drafted::Node(_) => &[],
         });
-        let pieces: Vec<&[u8]> =
-            places.map(|place| buffer.get(place.clone()).unwrap_or_default()).collect();
+        let pieces: Vec<&[u8]> = places.map(|place| buffer.get(place.clone()).unwrap_or_default()).collect();
         let mut references = if pieces.is_empty() { Vec::new() } else { self.chunks.put(&pieces)? }.into_iter();
-        let saved = jobs.into_iter().zip(drafts).map(|(job, draft)| {
-            draft.map(|draft| self.save(job, draft, &mut references)).transpose()
-        });
+        let saved = jobs
+            .into_iter()
+            .zip(drafts)
+            .map(|(job, draft)| draft.map(|draft| self.save(job, draft, &mut references)).transpose());
         saved.collect()
     }
 
@@ -394,7 +394,7 @@ impl Reading<'_> {
         })
     }
 
-    fn count_bytes(&self, len: u64) {
+    pub fn count_bytes(&self, len: u64) {
         self.read_bytes.fetch_add(len, Ordering::Relaxed);
         self.report.monitor.counters().bytes_done.fetch_add(len, Ordering::Relaxed);
     }

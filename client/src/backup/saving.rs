@@ -18,7 +18,7 @@ const PATHS_BYTES_MAX: usize = 256 << 10;
 pub struct Saving<'a> {
     context: &'a Context<'a>,
     request: &'a Request,
-    started: i64,
+    started: Time,
     clock: Instant,
     /// The dataset's latest snapshot, by anyone.
     latest: Option<(SnapshotId, Summary)>,
@@ -42,8 +42,7 @@ impl<'a> Saving<'a> {
             validate_label(label)?;
         }
         let writer = context.writer.public_key();
-        let mut saving =
-            Saving { context, request, started: nanoseconds(now()), clock: Instant::now(), latest: None, own: None };
+        let mut saving = Saving { context, request, started: now(), clock: Instant::now(), latest: None, own: None };
         for (id, snapshot) in context.store.snapshots()? {
             // What is wrong with another snapshot is for a check to tell.
             let Ok(snapshot) = snapshot else { continue };
@@ -66,7 +65,7 @@ impl<'a> Saving<'a> {
         self.latest.as_ref().map(|(_, summary)| summary.totals)
     }
 
-    pub fn started(&self) -> i64 {
+    pub fn started(&self) -> Time {
         self.started
     }
 
@@ -114,7 +113,7 @@ impl<'a> Saving<'a> {
         let details = Details {
             host: self.request.host.clone().into_bytes(),
             paths,
-            started: self.started,
+            started: nanoseconds(self.started),
             finished,
             program: format!("nightkeep {}", env!("CARGO_PKG_VERSION")),
             facts,

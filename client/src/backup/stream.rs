@@ -1,36 +1,27 @@
 //! A stream under a file's name: standard input, or the output of a command that is committed only if it succeeds.
 
 use super::cut::Cutter;
-use super::halt::Halt;
+use super::read::Reading;
 use super::{StreamSource, pipeline};
-use super::chunks::Chunks;
-use crate::monitor::Counters;
-use chunkstore::chunker::Chunker;
 use chunkstore::tree::Content;
 use chunkstore::{Error, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Reads the source to its end; a failed command is an error.
-pub fn read(
-    source: &StreamSource,
-    chunker: &Chunker,
-    chunks: &Chunks<'_>,
-    inline_bytes_max: u64,
-    counters: &Counters,
-) -> Result<Content> {
+pub fn read(source: &StreamSource, reading: &Reading<'_>) -> Result<Content> {
     match source {
-        StreamSource::Stdin => {
-            cut(&mut std::io::stdin().lock(), "standard input", chunker, chunks, inline_bytes_max, counters)
-        }
+        StreamSource::Stdin => cut(std::io::stdin().as_fd(), "standard input", reading),
         StreamSource::Command(words) => {
             let name = program(words);
             let mut child = Running(start(words)?);
-            let mut output = child.0.stdout.take().ok_or_else(|| Error::invalid(&name, "its output is not open"))?;
-            let content = cut(&mut output, &name, chunker, chunks, inline_bytes_max, counters)?;
+            let output = child.0.stdout.take().ok_or_else(|| Error::invalid(&name, "its output is not open"))?;
+            let content = cut(output.as_fd(), &name, reading)?;
             drop(output);
             let status = child.0.wait().map_err(|error| Error::io("wait for", &name, error))?;
             if status.success() { Ok(content) } else { Err(Error::invalid(format!("command {name}"), reason(status))) }
@@ -72,41 +63,49 @@ fn reason(status: ExitStatus) -> String {
     }
 }
 
-fn cut(
-    source: &mut dyn Read,
-    name: &str,
-    chunker: &Chunker,
-    chunks: &Chunks<'_>,
-    inline_bytes_max: u64,
-    counters: &Counters,
-) -> Result<Content> {
-    let halt: &Halt<'_> = chunks.halt;
-    // What is short enough lies in its entry.
-    let mut start = Vec::new();
-    let mut head = std::io::Read::take(&mut *source, inline_bytes_max + 1);
-    head.read_to_end(&mut start).map_err(|error| Error::io("read", name, error))?;
-    counters.bytes_done.fetch_add(start.len() as u64, Ordering::Relaxed);
-    if start.len() as u64 <= inline_bytes_max {
-        return Ok(Content::Inline(start));
+/// What is short enough lies in its entry, the rest is cut into chunks.
+fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>) -> Result<Content> {
+    let halt = reading.chunks.halt;
+    let failed = |error| halt.check().err().unwrap_or_else(|| Error::io("read", name, error));
+    let mut start = vec![0; usize::try_from(reading.inline_bytes_max).unwrap_or(0) + 1];
+    let mut len = 0;
+    while let Some(room) = start.get_mut(len..).filter(|room| !room.is_empty()) {
+        match read_some(source, room, reading).map_err(failed)? {
+            0 => {
+                start.truncate(len);
+                return Ok(Content::Inline(start));
+            }
+            more => len += more,
+        }
     }
-    let left = AtomicU64::new(0);
-    pipeline::with_workers(chunks, |storing| {
-        let mut cutter = Cutter::new(chunker, chunks, storing);
+    pipeline::with_workers(reading.chunks, |storing| {
+        let mut cutter = Cutter::new(reading.chunker, reading.chunks, storing);
         let mut start = start.as_slice();
         let read = cutter.data(u64::MAX, &mut |buffer| {
-            if halt.check().is_err() {
-                return Err(std::io::Error::other("interrupted"));
-            }
-            if !start.is_empty() {
-                return start.read(buffer);
-            }
-            let len = source.read(buffer)?;
-            left.fetch_add(len as u64, Ordering::Relaxed);
-            counters.bytes_done.fetch_add(len as u64, Ordering::Relaxed);
-            Ok(len)
+            if start.is_empty() { read_some(source, buffer, reading) } else { start.read(buffer) }
         })?;
-        halt.check()?;
-        read.map_err(|error| Error::io("read", name, error))?;
+        read.map_err(failed)?;
         cutter.finish()
     })
+}
+
+/// Waits for bytes no longer than it takes to notice that it is time to stop.
+fn read_some(source: BorrowedFd<'_>, buffer: &mut [u8], reading: &Reading<'_>) -> io::Result<usize> {
+    let patience = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    loop {
+        reading.chunks.halt.check().map_err(io::Error::other)?;
+        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(source, PollFlags::IN)], Some(&patience)) {
+            Ok(0) | Err(Errno::INTR) => continue,
+            Ok(_) => (),
+            Err(error) => return Err(error.into()),
+        }
+        match rustix::io::read(source, &mut *buffer) {
+            Ok(len) => {
+                reading.count_bytes(len as u64);
+                return Ok(len);
+            }
+            Err(Errno::INTR | Errno::AGAIN) => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

@@ -9,8 +9,8 @@ use super::unchanged::frame::{Key, is_settled, key};
 use super::unchanged::{Finding, Unchanged};
 use super::walk::{Step, Walk};
 use crate::metadata::capture::{Names, Stat, attributes};
-use chunkstore::Result;
 use chunkstore::tree::Attributes;
+use chunkstore::{Error, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -82,8 +82,10 @@ struct OpenGroup {
     directories: usize,
 }
 
-/// Whoever was to take the findings has gone: the run is being given up.
-struct Closed;
+/// Whoever was to take something has given up.
+fn gone() -> Error {
+    Error::Interrupted
+}
 
 impl<'a> Survey<'a> {
     pub fn new(
@@ -111,7 +113,7 @@ impl<'a> Survey<'a> {
         found
     }
 
-    fn take(&mut self, step: Step) -> Result<(), Closed> {
+    fn take(&mut self, step: Step) -> Result<()> {
         match step {
             Step::Enter(stat) => self.enter(&stat),
             Step::Item(stat) => self.item(&stat)?,
@@ -162,7 +164,7 @@ impl<'a> Survey<'a> {
         found.is_some()
     }
 
-    fn item(&mut self, stat: &Stat) -> Result<(), Closed> {
+    fn item(&mut self, stat: &Stat) -> Result<()> {
         let finding = self.unchanged.find(self.walk.name(), &key(stat));
         if finding == Finding::Same && self.take_found() {
             let end = self.batch.frames.len();
@@ -180,13 +182,13 @@ impl<'a> Survey<'a> {
         self.read(Job { directory, name, path, stat: *stat, previous })
     }
 
-    fn read(&mut self, job: Job) -> Result<(), Closed> {
+    fn read(&mut self, job: Job) -> Result<()> {
         let size = if job.stat.is_regular() { job.stat.size } else { 0 };
         if size > SMALL_BYTES_MAX {
             let (done, outcome) = bounded(1);
             self.batch.events.push(Event::Read(self.batch.groups.len(), 0));
             self.batch.groups.push(outcome);
-            return self.outlets.large.send(Large { job, done }).map_err(|_| Closed);
+            return self.outlets.large.send(Large { job, done }).map_err(|_| gone());
         }
         let is_here = |last: &Job| Arc::<OwnedFd>::ptr_eq(&last.directory, &job.directory);
         let mut is_elsewhere = !self.open.jobs.last().is_some_and(is_here);
@@ -210,17 +212,17 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    fn close_group(&mut self) -> Result<(), Closed> {
+    fn close_group(&mut self) -> Result<()> {
         let OpenGroup { jobs, done, .. } = std::mem::take(&mut self.open);
         match done {
-            Some(done) => self.outlets.work.send(Work::Group(Group { jobs, done })).map_err(|_| Closed),
+            Some(done) => self.outlets.work.send(Work::Group(Group { jobs, done })).map_err(|_| gone()),
             None => Ok(()),
         }
     }
 
     /// All that the batch waits for was sent before it.
-    fn close_batch(&mut self) -> Result<(), Closed> {
+    fn close_batch(&mut self) -> Result<()> {
         self.close_group()?;
-        self.outlets.batches.send(std::mem::take(&mut self.batch)).map_err(|_| Closed)
+        self.outlets.batches.send(std::mem::take(&mut self.batch)).map_err(|_| gone())
     }
 }
