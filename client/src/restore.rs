@@ -1,18 +1,52 @@
 //! Restore: snapshot, plan, read in storage order, write, attributes.
 
+mod target;
+
+mod plan;
+
+mod job;
+
+mod bytes;
+
+mod run;
+
+mod remove;
+
+mod files;
+
+mod content;
+
+mod finish;
+
+mod write;
+
+mod shared;
+
+mod walk;
+
+#[cfg(test)]
+pub mod fixture;
+
+#[cfg(test)]
+mod tests;
+
 use crate::monitor::Monitor;
-use chunkstore::Result;
-use chunkstore::id::BlobId;
+use chunkstore::id::Reference;
 use chunkstore::reader::Reader;
-use chunkstore::tree::Entry;
-use std::path::PathBuf;
+use chunkstore::tree::{Entry, Node};
+use chunkstore::{Error, Result};
+use run::{Run, Tally};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use target::Target;
+use walk::Walk;
 
 /// What is restored.
 pub enum Selection {
     /// All of a snapshot: its top-level names appear below the target.
-    Root(BlobId),
+    Root(Reference),
     /// One entry: a directory's contents appear below the target, which takes its attributes; anything else appears
     /// in the target under its own name.
     Entry(Box<Entry>),
@@ -64,6 +98,46 @@ pub fn files(
     monitor: &dyn Monitor,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    let _ = (reader, selection, options, monitor, interrupted);
-    todo!()
+    let started = std::time::Instant::now();
+    let run = Run { reader, options, monitor, interrupted, tally: Tally::default() };
+    let (target, created) = open_target(options)?;
+    let walk = Walk::new(&run, target.as_ref());
+    match selection {
+        Selection::Root(tree) => {
+            refuse_emptying_the_system(options, target.as_ref())?;
+            walk.directory(*tree, None, created)?;
+        }
+        Selection::Entry(entry) => match &entry.node {
+            Node::Directory(tree) => walk.directory(*tree, Some(entry.attributes.clone()), created)?,
+            _ => walk.single(Entry::clone(entry))?,
+        },
+    }
+    run.name_omissions();
+    let mut outcome = run.outcome();
+    outcome.elapsed = started.elapsed();
+    Ok(outcome)
+}
+
+/// Opens the target, which is created unless this is a dry run; says whether it is new.
+fn open_target(options: &Options) -> Result<(Option<Target>, bool)> {
+    let place = || options.target.display().to_string();
+    let failed = |errno: Errno| Error::io("opening", place(), errno.into());
+    match Target::open(&options.target, options.dry_run) {
+        Ok(target) => Ok((Some(target), false)),
+        Err(Errno::NOENT) if options.dry_run => Ok((None, true)),
+        Err(Errno::NOENT) => {
+            std::fs::create_dir_all(&options.target).map_err(|e| Error::io("creating", place(), e))?;
+            Ok((Some(Target::open(&options.target, false).map_err(failed)?), true))
+        }
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// A snapshot holds what was selected of a machine, so all else below `/` would be surplus.
+fn refuse_emptying_the_system(options: &Options, target: Option<&Target>) -> Result<()> {
+    let system = Target::open(Path::new("/"), true).map_err(|errno| Error::io("opening", "/", errno.into()))?;
+    if options.delete && target.is_some_and(|target| target.root().identity == system.root().identity) {
+        return Err(Error::invalid("--delete", "it would empty / of all that the snapshot does not hold"));
+    }
+    Ok(())
 }
