@@ -14,6 +14,16 @@ mod support;
 
 mod architecture;
 
+mod cli;
+
+mod crash;
+
+mod damage;
+
+mod fixtures;
+
 mod reader;
+
+mod streams;
 
 mod torture;

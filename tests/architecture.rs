@@ -38,6 +38,14 @@ fn sources(directory: &Path) -> Vec<Source> {
         .collect()
 }
 
+/// Sources without the files that only tests are compiled from.
+fn product_sources(directory: &Path) -> Vec<Source> {
+    let mut sources = sources(directory);
+    let tests: BTreeSet<PathBuf> = sources.iter().flat_map(Source::test_files).collect();
+    sources.retain(|source| !tests.contains(&source.path));
+    sources
+}
+
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -75,7 +83,7 @@ fn modules_look_only_upwards_in_the_list_of_their_crate() {
         let root = Source::read(&path.join("src/lib.rs"));
         let order = root.modules();
         assert!(!order.is_empty(), "{name}/src/lib.rs lists no modules");
-        for source in sources(&path.join("src")) {
+        for source in product_sources(&path.join("src")) {
             let module = source.module_path(&path.join("src"));
             let Some(own) = module.first().and_then(|first| order.iter().position(|m| m == first)) else { continue };
             for reference in source.references(&module) {
@@ -173,7 +181,7 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 fn there_are_three_traits() {
     let mut found = BTreeSet::new();
     for (_, path) in crates() {
-        for source in sources(&path.join("src")) {
+        for source in product_sources(&path.join("src")) {
             found.extend(source.traits());
         }
     }
@@ -186,7 +194,7 @@ fn there_are_three_traits() {
 fn no_file_is_too_long() {
     let mut wrong = Vec::new();
     for (_, path) in crates() {
-        for source in sources(&path.join("src")) {
+        for source in product_sources(&path.join("src")) {
             if source.product_lines() > FILE_LINES_MAX {
                 wrong.push(format!("{}: {} lines", source.path.display(), source.product_lines()));
             }

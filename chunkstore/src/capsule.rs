@@ -58,20 +58,15 @@ impl Capsule {
 
     /// The session key. Who may trust `self.id` (a record or snapshot named it) may trust the answer.
     pub fn open(&self, repository: &RepositoryId, key: &OpeningKey) -> Result<Zeroizing<[u8; 32]>> {
-        let object = format!("capsule {}", self.id);
         let (kem, head, recipients) = recipients(&self.bytes, repository)?;
-        let hint = hint(&key.recipient()?.public_key);
-        let mine = recipients.iter().filter(|r| kem == key.kem && r.hint == hint);
-        for recipient in mine {
-            let opened = match kem {
-                Kem::XWing => open_with::<XWing>(&key.secret, repository, head, recipient),
-                Kem::X25519 => open_with::<X25519HkdfSha256>(&key.secret, repository, head, recipient),
-            };
-            if let Ok(session_key) = opened {
-                return Ok(session_key);
-            }
-        }
-        Err(Error::corrupt(object, "it does not open with this repository's key"))
+        let opened = match kem {
+            _ if kem != key.kem => None,
+            Kem::XWing => open_with::<XWing>(&key.secret, repository, head, &recipients),
+            Kem::X25519 => open_with::<X25519HkdfSha256>(&key.secret, repository, head, &recipients),
+        };
+        opened.ok_or_else(|| {
+            Error::corrupt(format!("capsule {}", self.id), "it does not open with this repository's key")
+        })
     }
 
     fn of(bytes: Vec<u8>) -> Capsule {
@@ -138,19 +133,23 @@ fn seal_to<K: hpke::Kem>(
     Ok((encapsulated.to_bytes().to_vec(), context.seal(session_key, head)?))
 }
 
+/// From the part that is for `secret`.
 fn open_with<K: hpke::Kem>(
     secret: &[u8; 32],
     repository: &RepositoryId,
     head: &[u8],
-    recipient: &Sealed<'_>,
-) -> std::result::Result<Zeroizing<[u8; 32]>, HpkeError> {
-    let secret = K::PrivateKey::from_bytes(secret)?;
-    let encapsulated = K::EncappedKey::from_bytes(recipient.encapsulated)?;
-    let mut context =
-        hpke::setup_receiver::<AesGcm256, HkdfSha256, K>(&OpModeR::Base, &secret, &encapsulated, &info(repository))?;
-    let opened = Zeroizing::new(context.open(recipient.sealed, head)?);
-    let session_key = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| HpkeError::OpenError)?;
-    Ok(Zeroizing::new(session_key))
+    recipients: &[Sealed<'_>],
+) -> Option<Zeroizing<[u8; 32]>> {
+    let secret = K::PrivateKey::from_bytes(secret).ok()?;
+    let hint = hint(&K::sk_to_pk(&secret).to_bytes());
+    recipients.iter().filter(|recipient| recipient.hint == hint).find_map(|recipient| {
+        let encapsulated = K::EncappedKey::from_bytes(recipient.encapsulated).ok()?;
+        let (mode, info) = (OpModeR::Base, info(repository));
+        let mut context =
+            hpke::setup_receiver::<AesGcm256, HkdfSha256, K>(&mode, &secret, &encapsulated, &info).ok()?;
+        let opened = Zeroizing::new(context.open(recipient.sealed, head).ok()?);
+        opened.as_slice().try_into().ok().map(Zeroizing::new)
+    })
 }
 
 #[cfg(test)]
@@ -186,6 +185,7 @@ mod tests {
             }
             assert!(matches!(capsule.open(&REPOSITORY, &opening_key(kem)), Err(Error::Corrupt { .. })));
             assert!(matches!(capsule.open(&RepositoryId([1; 16]), &keys[0]), Err(Error::Corrupt { .. })));
+            assert!(Capsule::parse(capsule.bytes, &RepositoryId([1; 16])).is_err());
         }
     }
 

@@ -265,6 +265,16 @@ mod tests {
     }
 
     #[test]
+    fn unknown_formats_suites_classes_and_flags_are_refused() {
+        let good = record(&[], &[0; 40]);
+        for (at, value) in [(4, 0), (4, 2), (5, 0), (5, 3), (6, 2), (7, 1), (7, 128)] {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            assert!(Record::parse(bytes, &REPOSITORY).is_err(), "{at} {value}");
+        }
+    }
+
+    #[test]
     fn links_out_of_order_or_twice_are_refused() {
         for links in [[2, 1], [1, 1]] {
             let bytes = record(&links.map(|n| BlobId([n; 32])), &[0; 40]);

@@ -9,6 +9,11 @@ pub fn now() -> i64 {
     i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
+/// Seconds since 1970.
+pub fn seconds() -> i64 {
+    Timestamp::now().as_second()
+}
+
 pub fn zone() -> TimeZone {
     TimeZone::system()
 }

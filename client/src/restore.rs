@@ -24,6 +24,12 @@ mod shared;
 
 mod walk;
 
+#[cfg(test)]
+pub mod fixture;
+
+#[cfg(test)]
+mod tests;
+
 use crate::monitor::Monitor;
 use chunkstore::id::Reference;
 use chunkstore::reader::Reader;

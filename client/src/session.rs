@@ -11,10 +11,10 @@ use chunkstore::backend::Backend;
 use chunkstore::backend::directory::Directory;
 use chunkstore::codec::Opener;
 use chunkstore::configuration::Configuration;
-use chunkstore::id::{RepositoryId, RunId};
+use chunkstore::id::{RepositoryId, RunId, SlotId};
 use chunkstore::key::{self, Credential, Hardness, Keys};
 use chunkstore::reader::Reader;
-use chunkstore::repository::{Access, Repository};
+use chunkstore::repository::{Access, Repository, read_configuration};
 use chunkstore::snapshot::Writer;
 use chunkstore::store::Store;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -33,6 +33,8 @@ pub enum Purpose {
 pub struct Session {
     pub repository: Arc<Repository>,
     pub keys: Keys,
+    /// The key slot that the credential opened; none for a write-only key.
+    pub slot: Option<SlotId>,
 }
 
 impl Session {
@@ -45,13 +47,13 @@ impl Session {
         credential: &dyn Fn(&str) -> Result<Credential>,
     ) -> Result<Session> {
         let (place, backend, configuration) = locate(settings)?;
-        let keys = key::unlock(&*backend, &configuration, &credential(&place)?)?;
+        let (slot, keys) = key::unlock_with_slot(&*backend, &configuration, &credential(&place)?)?;
         let access = match purpose {
             Purpose::Read => Access::Read,
             Purpose::Write => Access::Write { holder: holder(verb), wait: settings.lock_wait },
         };
-        let repository = Repository::open(settings.directory()?, access)?;
-        Ok(Session { repository: Arc::new(repository), keys })
+        let repository = Repository::open(settings.directory()?, access, clock::seconds())?;
+        Ok(Session { repository: Arc::new(repository), keys, slot })
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -81,7 +83,7 @@ impl Session {
     }
 }
 
-/// What a new repository is opened with.
+/// A new repository and its recovery key, which is nowhere else.
 pub struct Created {
     pub place: String,
     pub configuration: Configuration,
@@ -127,7 +129,7 @@ pub fn create(settings: &Settings, passphrase: &[u8]) -> Result<Created> {
     let keys = Keys::generate(&configuration)?;
     key::add_passphrase(&*backend, &configuration, &keys, passphrase, "first", now, hardness())?;
     let (_, recovery_key) = key::add_recovery(&*backend, &configuration, &keys, now)?;
-    Repository::create(backend, &path.join("catalog.sqlite3"), &configuration)?;
+    Repository::create(&*backend, &configuration)?;
     Ok(Created { place: path.display().to_string(), configuration, recovery_key })
 }
 
@@ -135,8 +137,12 @@ pub fn create(settings: &Settings, passphrase: &[u8]) -> Result<Created> {
 pub fn locate(settings: &Settings) -> Result<(String, Arc<dyn Backend>, Configuration)> {
     let path = settings.directory()?;
     let backend: Arc<dyn Backend> = Arc::new(Directory::open(path)?);
-    let configuration = Repository::read_configuration(&*backend)?;
-    Ok((path.display().to_string(), backend, configuration))
+    let place = path.display().to_string();
+    let configuration = read_configuration(&*backend).map_err(|error| match error {
+        chunkstore::Error::NoRepository { .. } => chunkstore::Error::NoRepository { place: place.clone() },
+        other => other,
+    })?;
+    Ok((place, backend, configuration))
 }
 
 /// How hard new passphrase slots are to try. Only debug builds can be asked for the cheap setting of tests.
@@ -150,6 +156,11 @@ pub fn hardness() -> Hardness {
 
 pub fn new_run() -> Result<RunId> {
     random().map(RunId)
+}
+
+/// A number to choose by, different each time.
+pub fn seed() -> Result<u64> {
+    random().map(u64::from_le_bytes)
 }
 
 /// This machine's identity, made when there is none.

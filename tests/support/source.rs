@@ -76,6 +76,21 @@ impl Source {
         (0..self.tokens.len()).filter(at).map(|index| self.text(index + 1).to_owned()).collect()
     }
 
+    /// Files declared by `#[cfg(test)] mod name;`: tests and what they need, no product.
+    pub fn test_files(&self) -> Vec<PathBuf> {
+        let stem = self.path.file_stem().unwrap();
+        let parent = self.path.parent().unwrap();
+        let below = if stem == "lib" || stem == "main" { parent.to_owned() } else { parent.join(stem) };
+        let attribute = ["#", "[", "cfg", "(", "test", ")", "]"];
+        let begins = |at: &usize| (0..attribute.len()).all(|index| self.text(at + index) == attribute[index]);
+        let names = (0..self.tokens.len()).filter(begins).filter_map(|at| {
+            let rest = at + attribute.len();
+            let end = (rest..rest + 7).find(|index| self.text(*index) == ";")?;
+            (self.text(end - 2) == "mod").then(|| self.text(end - 1).to_owned())
+        });
+        names.map(|name| below.join(format!("{name}.rs"))).collect()
+    }
+
     /// Names that the root re-exports, and the module each comes from.
     pub fn reexports(&self) -> BTreeMap<String, String> {
         let mut names = BTreeMap::new();
@@ -289,6 +304,7 @@ fn modules_traits_and_reexports_are_read() {
                 #[cfg(test)]\nmod cases;\nfn f() { std::net::lookup() }\n";
     let source = Source::parse(Path::new("/c/src/lib.rs"), text);
     assert_eq!(source.modules(), ["error", "id", "cases"]);
+    assert_eq!(source.test_files(), [Path::new("/c/src/cases.rs")]);
     assert_eq!(source.traits(), ["Store"]);
     assert_eq!(source.reexports().get("Result").map(String::as_str), Some("error"));
     assert_eq!(source.names_path(&["std", "net"]).len(), 1);

@@ -19,20 +19,22 @@ const USUAL_SECONDS: i64 = 1_700_000_000;
 pub struct Shape {
     pub seed: u64,
     pub small_files: usize,
+    /// Also files of hundreds of KiB and some MiB of noise.
+    pub large: bool,
     /// Also files that are immutable or append-only; `release` must run before such a tree can be removed.
     pub locked: bool,
 }
 
 impl Default for Shape {
     fn default() -> Shape {
-        Shape { seed: 1, small_files: 1500, locked: true }
+        Shape { seed: 1, small_files: 1500, large: true, locked: true }
     }
 }
 
 /// Makes the tree in `top`, which must be an empty directory; returns what had to be left out, each with its reason.
 pub fn make(top: &Path, shape: &Shape) -> Vec<String> {
     let mut tree = Tree { top: top.to_owned(), random: Random(shape.seed), left_out: Vec::new() };
-    tree.sizes();
+    tree.sizes(if shape.large { usize::MAX } else { 70_000 });
     tree.hard_links();
     tree.symlinks();
     tree.sparse();
@@ -145,12 +147,13 @@ impl Tree {
         }
     }
 
-    fn sizes(&mut self) {
+    fn sizes(&mut self, size_max: usize) {
         self.directory("sizes");
         let (kib, mib) = (1024, 1024 * 1024);
         for size in [0, 1, 2, 511, 512, 1023, 1024, 1025, 2047, 2048, 2049, 3000, 4095, 4096, 4097, 16 * kib]
             .into_iter()
             .chain([64 * kib - 1, 64 * kib, 64 * kib + 1, 256 * kib, mib - 1, mib, mib + 1, 3_000_001])
+            .filter(|size| *size <= size_max)
         {
             let content = self.random.bytes(size);
             self.file(format!("sizes/{size}"), &content);
@@ -171,7 +174,7 @@ impl Tree {
                 std::fs::hard_link(&file, self.path(format!("hardlinks/elsewhere/file{number}-{copy}"))).unwrap();
             }
         }
-        let large = self.random.bytes(200_000);
+        let large = self.random.bytes(40_000);
         let large = self.file("hardlinks/large", &large);
         std::fs::hard_link(large, self.path("hardlinks/elsewhere/below/large")).unwrap();
         let empty = self.file("hardlinks/empty", b"");

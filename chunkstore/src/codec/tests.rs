@@ -157,6 +157,8 @@ fn strange_payloads_of_key_holders_are_refused() {
     let s = setup(Suite::Aes256Gcm);
     let tag = s.opener.tag(Kind::Chunk, b"abc");
     let frame = zstd::bulk::compress(b"abc", 1).unwrap();
+    let streamed = zstd::stream::encode_all(&b"abc"[..], 1).unwrap();
+    assert!(matches!(zstd::zstd_safe::get_frame_content_size(&streamed), Ok(None)));
     let empty_frame = zstd::bulk::compress(b"", 1).unwrap();
     let skippable = [&0x184D_2A50_u32.to_le_bytes()[..], &[1, 0, 0, 0, 9]].concat();
     let bomb = zstd::bulk::compress(&vec![0; 17 << 20], 1).unwrap();
@@ -170,6 +172,8 @@ fn strange_payloads_of_key_holders_are_refused() {
         ("body beyond the end", payload(1, 0, 3, b"abc", &[])[..12].to_vec()),
         ("zstd, shorter than said", payload(1, 1, 4, &frame, &[])),
         ("zstd, longer than said", payload(1, 1, 2, &frame, &[])),
+        ("zstd without length, shorter than said", payload(1, 1, 4, &streamed, &[])),
+        ("zstd without length, longer than said", payload(1, 1, 2, &streamed, &[])),
         ("no zstd", payload(1, 1, 3, b"abc", &[])),
         ("two frames", payload(1, 1, 3, &[frame.as_slice(), &empty_frame].concat(), &[])),
         ("a frame to skip", payload(1, 1, 3, &[skippable.as_slice(), &frame].concat(), &[])),
@@ -184,9 +188,11 @@ fn strange_payloads_of_key_holders_are_refused() {
         let opened = s.open(&forge(&s, Kind::Chunk, tag, &[], &payload), Kind::Chunk);
         assert!(matches!(opened, Err(Error::Corrupt { .. })), "{what}: {opened:?}");
     }
-    let tag = s.opener.tag(Kind::Chunk, &vec![0; 17 << 20]);
-    let too_much = forge(&s, Kind::Chunk, tag, &[], &payload(1, 1, 17 << 20, &bomb, &[]));
-    assert!(matches!(s.open(&too_much, Kind::Chunk), Err(Error::Corrupt { .. })));
+    let much = vec![0; 17 << 20];
+    for payload in [payload(1, 1, much.len(), &bomb, &[]), payload(1, 0, much.len(), &much, &[])] {
+        let record = forge(&s, Kind::Chunk, s.opener.tag(Kind::Chunk, &much), &[], &payload);
+        assert!(matches!(s.open(&record, Kind::Chunk), Err(Error::Corrupt { .. })));
+    }
 }
 
 #[test]
@@ -200,8 +206,15 @@ fn tags_classes_and_links_that_do_not_fit_are_refused() {
     assert!(refused(&forge(&s, Kind::Tree, tag, &[], &good), Kind::Chunk), "class");
     assert!(refused(&forge(&s, Kind::Tree, tag, &[], &good), Kind::Tree), "kind");
     assert!(refused(&forge(&s, Kind::Chunk, tag, &[BlobId([1; 32])], &good), Kind::Chunk), "links of a chunk");
-    let tree_delta = payload(3, 2, 3, b"\x01", &[]);
-    assert!(refused(&forge(&s, Kind::Tree, tag, &[], &tree_delta), Kind::Tree), "a tree as delta");
+    let base = BlobId([1; 32]);
+    let delta = encode_delta([base].iter(), &compress::compress_delta(b"abc", b"base").unwrap());
+    let open = |kind: Kind| {
+        let payload = payload(kind as u8, 2, 3, &delta, &[]);
+        let record = forge(&s, kind, s.opener.tag(kind, b"abc"), &[base], &payload);
+        s.opener.open(&record, kind, &|_| Ok(s.sealer.capsule.clone()), &|_| Ok(b"base".to_vec()))
+    };
+    assert_eq!(open(Kind::Chunk).unwrap(), b"abc");
+    assert!(matches!(open(Kind::Tree), Err(Error::Corrupt { .. })), "a tree as delta");
 }
 
 /// Chunks that share most of their bytes, and the contents of their bases.
@@ -252,6 +265,32 @@ fn bases_that_are_not_links_are_never_fetched() {
         let record = forge(&s, Kind::Chunk, tag, &links, &payload(1, 2, content.len(), &body, &[]));
         let opened = s.opener.open(&record, Kind::Chunk, &|_| Ok(s.sealer.capsule.clone()), &|id| panic!("{id} asked"));
         assert!(matches!(opened, Err(Error::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn a_delta_reaches_back_over_the_largest_bases() {
+    let s = setup(Suite::Aes256Gcm);
+    let bases = [1, 2, 3].map(|n| (BlobId([n; 32]), noise(8 << 20, u64::from(n))));
+    let len = |content: &[u8], bases: &[(BlobId, Vec<u8>)]| {
+        s.sealer.seal_delta(s.opener.tag(Kind::Chunk, content), content, bases).unwrap().bytes.len()
+    };
+    assert!(len(&[&bases[0].1[..100_000], &bases[2].1[..100_000]].concat(), &bases) < 10_000);
+    assert!(len(&bases[0].1, &bases[..1]) < 50_000);
+}
+
+#[test]
+fn a_record_that_names_another_suite_is_refused() {
+    let chacha =
+        Configuration { suite: Suite::ChaCha20Poly1305, kem: Kem::X25519, ..Configuration::new(REPOSITORY, 0) };
+    let keys = Keys::generate(&chacha).unwrap();
+    let mut sealer = Sealer::new(&keys.write, &chacha).unwrap();
+    let opener = Opener::new(&keys, &chacha).unwrap();
+    for (named, opens) in [(Suite::ChaCha20Poly1305, true), (Suite::Aes256Gcm, false)] {
+        sealer.suite = named;
+        let record = sealer.seal(Kind::Chunk, opener.tag(Kind::Chunk, b"abc"), b"abc", &[]).unwrap();
+        let opened = opener.open(&record, Kind::Chunk, &|_| Ok(sealer.capsule.clone()), &no_base);
+        assert_eq!(opened.is_ok(), opens);
     }
 }
 

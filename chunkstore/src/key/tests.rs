@@ -292,6 +292,18 @@ fn hostile_costs_are_refused_before_a_key_is_derived() {
     }
 }
 
+/// Runs in release builds only, where most others here cannot.
+#[cfg(not(debug_assertions))]
+#[test]
+fn release_builds_neither_make_nor_open_cheap_slots() {
+    let (shelf, id) = (Shelf::default(), SlotId(*b"CHEAPPWD"));
+    let added = add_passphrase(&shelf, &configuration(), &known_keys(), b"x", "", NOW, Hardness::Cheap);
+    assert!(matches!(added, Err(Error::Unsupported { .. })));
+    shelf.put(ObjectName::KeySlot(id), &unhex(include_str!("../known/cheap_slot.hex"))).unwrap();
+    let unlocked = unlock(&shelf, &configuration(), &passphrase("correct horse"));
+    assert!(matches!(unlocked, Err(Error::Unsupported { .. })));
+}
+
 #[test]
 fn a_slot_in_anothers_place_is_refused() {
     let (shelf, keys) = (Shelf::default(), known_keys());
@@ -300,10 +312,33 @@ fn a_slot_in_anothers_place_is_refused() {
     moved.put(ObjectName::KeySlot(SlotId([1; 8])), &shelf.object(id)).unwrap();
     assert!(damaged(unlock(&moved, &configuration(), &passphrase("right"))).is_some());
     let other = Configuration { repository: RepositoryId([7; 16]), ..configuration() };
-    assert!(damaged(unlock(&shelf, &other, &passphrase("right"))).is_some());
+    assert!(damaged(unlock(&shelf, &other, &passphrase("right"))).unwrap().contains(&id.hex()));
+    let longer = Shelf::default();
+    longer.put(ObjectName::KeySlot(id), &[shelf.object(id).as_slice(), &[0]].concat()).unwrap();
+    assert!(damaged(unlock(&longer, &configuration(), &passphrase("right"))).unwrap().contains(&id.hex()));
     let oversized = Shelf::default();
     oversized.put(ObjectName::KeySlot(id), &vec![0; 65_537]).unwrap();
     assert!(damaged(unlock(&oversized, &configuration(), &passphrase("right"))).is_some());
+}
+
+/// What only someone with the keys could have put into a slot.
+#[test]
+fn strange_contents_of_slots_are_refused() {
+    let good = slot::encode_content(&configuration(), &known_keys()).unwrap();
+    let decode = |bytes: &[u8]| slot::decode_content(bytes, &configuration(), "a slot");
+    assert_same(&decode(&good).unwrap(), &known_keys());
+    for len in 0..good.len() {
+        assert!(decode(&good[..len]).is_err());
+    }
+    assert!(decode(&[good.as_slice(), &[0]].concat()).is_err());
+    // The count, the two epochs (0 and 1), the key encapsulation.
+    for (at, value) in [(32, 0), (32, 9), (33, 1), (69, 0), (105, 0), (105, 1), (105, 3)] {
+        let mut bytes = good.to_vec();
+        bytes[at] = value;
+        assert!(damaged(decode(&bytes)).is_some(), "{at} {value}");
+    }
+    let xwing = Configuration { kem: Kem::XWing, ..configuration() };
+    assert!(matches!(slot::encode_content(&xwing, &known_keys()), Err(Error::Invalid { .. })));
 }
 
 #[test]
@@ -410,6 +445,19 @@ fn each_truncation_and_each_flipped_bit_of_a_write_key_is_refused() {
             assert!(matches!(WriteKey::from_text(&text), Err(Error::Invalid { .. })), "{text}");
         }
     }
+}
+
+#[test]
+fn a_write_key_with_strange_recipients_is_refused() {
+    let refused = |recipients| {
+        let key = WriteKey { recipients, ..known_keys().write };
+        matches!(WriteKey::from_text(&key.to_text()), Err(Error::Invalid { .. }))
+    };
+    let recipient = known_keys().write.recipients[0].clone();
+    let short = Recipient { kem: Kem::X25519, public_key: vec![1; 31] };
+    let other = Recipient { kem: Kem::XWing, public_key: vec![1; 32] };
+    assert!(refused(vec![]) && refused(vec![short]) && refused(vec![other]) && refused(vec![recipient.clone(); 33]));
+    assert!(!refused(vec![recipient; 32]));
 }
 
 proptest! {

@@ -22,7 +22,7 @@ use chunkstore::id::RepositoryId;
 use chunkstore::store::Store;
 use frame::{Frame, Key};
 use rustix::fs::FlockOperation;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -123,10 +123,17 @@ impl Place {
 }
 
 impl Unchanged<'_> {
-    pub fn enter(&mut self, name: &[u8]) {
-        for reader in &mut self.readers {
-            reader.enter(name);
+    /// How the attributes of a directory compare with what is remembered.
+    pub fn enter(&mut self, name: &[u8], key: &Key) -> Finding {
+        let mut best = Finding::New;
+        for (at, reader) in self.readers.iter_mut().enumerate() {
+            let finding = reader.enter(name, key);
+            if finding > best {
+                best = finding;
+                self.chosen = at;
+            }
         }
+        best
     }
 
     /// How something that is no directory compares with what is remembered.
@@ -187,12 +194,13 @@ fn generation_of(header: &[u8; HEADER_LEN], expected: &[u8; HEADER_LEN]) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use super::frame::{Remembered, key};
+    use super::frame::{Kind, Remembered, key};
     use super::*;
     use crate::backup::testing::Fixture;
     use crate::metadata::capture::Stat;
     use chunkstore::id::BlobId;
     use chunkstore::tree::Time;
+    use std::fs::File;
     use std::io::{Read, Seek, Write};
 
     fn stat(inode: u64) -> Stat {
@@ -230,14 +238,14 @@ mod tests {
             let inode = at as u64;
             match word.strip_suffix('(') {
                 Some(name) => {
-                    writer.enter(name.as_bytes());
+                    writer.remember(Kind::Enter, &Remembered { links: &[], ..remembered(name, inode) });
                     open.push((name, inode));
                 }
                 None if word == ")" => {
                     let (name, inode) = open.pop().unwrap();
-                    writer.leave(&remembered(name, inode));
+                    writer.remember(Kind::Leave, &remembered(name, inode));
                 }
-                None => writer.item(&remembered(word, inode)),
+                None => writer.remember(Kind::Item, &remembered(word, inode)),
             }
         }
     }
@@ -249,7 +257,12 @@ mod tests {
         let inode = |name: &str| if name.ends_with('!') { 1000 } else { inode_of(name) };
         for word in tree.split(' ') {
             if let Some(name) = word.strip_suffix('(') {
-                unchanged.enter(name.trim_end_matches('!').as_bytes());
+                let finding = unchanged.enter(name.trim_end_matches('!').as_bytes(), &key(&stat(inode(name))));
+                if finding != Finding::New {
+                    let (bytes, frame) = unchanged.found().unwrap();
+                    assert_eq!(&bytes[frame.entry.clone()], name.trim_end_matches('!').as_bytes());
+                    assert_eq!(finding == Finding::Same, !name.ends_with('!'));
+                }
                 open.push(name);
             } else if word == ")" {
                 let name = open.pop().unwrap();
@@ -340,14 +353,19 @@ mod tests {
         place.commit(writer);
         let path = place.path("cache");
         let whole = std::fs::read(&path).unwrap();
+        let replace = |bytes: &[u8]| {
+            // Some file systems flush a file that is truncated and written again.
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+        };
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
-            std::fs::write(&path, &bytes).unwrap();
+            replace(&bytes);
             let told = compare(&place, &fixture, TREE);
             // A header whose generation alone differs does not pass its checksum either.
             assert!(told.starts_with("a:New") && told.ends_with(":New"), "byte {at}: {told}");
-            std::fs::write(&path, &whole[..at]).unwrap();
+            replace(&whole[..at]);
             assert!(compare(&place, &fixture, TREE).starts_with("a:New"), "cut at {at}");
         }
     }
@@ -358,15 +376,15 @@ mod tests {
         let place = place(&temp);
         let mut writer = place.write().unwrap();
         let names: Vec<String> = (0..5000).map(|n| format!("{n:06}")).collect();
-        writer.enter(b"");
+        writer.remember(Kind::Enter, &remembered("", 0));
         for (at, name) in names.iter().enumerate() {
-            writer.item(&remembered(name, at as u64));
+            writer.remember(Kind::Item, &remembered(name, at as u64));
         }
-        writer.leave(&remembered("", 0));
+        writer.remember(Kind::Leave, &remembered("", 0));
         place.commit(writer);
         assert!(std::fs::metadata(place.path("cache")).unwrap().len() > 5 * BLOCK_BYTES as u64);
         let mut unchanged = place.read(&*fixture.repository, true);
-        unchanged.enter(b"");
+        unchanged.enter(b"", &key(&stat(0)));
         for (at, name) in names.iter().enumerate() {
             assert_eq!(unchanged.find(name.as_bytes(), &key(&stat(at as u64))), Finding::Same);
         }
@@ -405,9 +423,8 @@ mod tests {
         write(&mut writer, TREE);
         place.commit(writer);
         let mut writer = place.write().unwrap();
-        writer.enter(b"");
-        let settled = Remembered { links: &[], ..remembered("a", 1000) };
-        writer.item(&settled);
+        writer.remember(Kind::Enter, &Remembered { links: &[], ..remembered("", 0) });
+        writer.remember(Kind::Item, &Remembered { links: &[], ..remembered("a", 1000) });
         place.abandon(writer);
         let told = compare(&place, &fixture, "( a! b( c d( ) e ) f g( h ) )");
         assert_eq!(told, "a!:Same c:Same d:Same+ e:Same b:Same+ f:Same h:Same g:Same+ :Same");

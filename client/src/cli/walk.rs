@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::names;
-use chunkstore::id::BlobId;
+use chunkstore::id::Reference;
 use chunkstore::reader::Reader;
 use chunkstore::tree::{Entry, Node};
 use std::ops::ControlFlow;
@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 /// directory. A directory that cannot be read is handed to `problem` and the walk goes on.
 pub fn walk(
     reader: &Reader,
-    tree: BlobId,
+    tree: Reference,
     path: Vec<u8>,
     visit: &mut dyn FnMut(&[u8], &Entry) -> Result<bool>,
     problem: &mut dyn FnMut(&[u8], &chunkstore::Error),

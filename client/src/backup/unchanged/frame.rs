@@ -1,9 +1,8 @@
 //! What the change cache remembers of one name, as bytes.
 //!
 //! ```text
-//! enter   1 | name bytes
-//! item    2 | name bytes | usable u8 | key 76 | n varint, n * id | entry bytes
-//! leave   3 | the same, for the directory that was entered
+//! kind u8 | name bytes | usable u8 | key 76 | n varint, n * id | entry bytes
+//! kind    1 enter a directory, whose entry names no tree yet; 2 item: anything else; 3 leave the directory
 //! ```
 //! in the notation of `docs/format.md`. A whole tree is the sequence of its frames in the order of the walk.
 
@@ -82,12 +81,6 @@ impl Remembered<'_> {
     }
 }
 
-pub fn encode_enter(name: &[u8], to: &mut Vec<u8>) {
-    let mut e = Encoder { bytes: std::mem::take(to) };
-    e.u8(Kind::Enter as u8).bytes(name);
-    *to = e.bytes;
-}
-
 /// Where the parts of a frame are in the bytes that it was found in.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -112,27 +105,14 @@ impl Frame {
         };
         place += 1;
         let name = prefixed(bytes, &mut place)?;
-        let nothing = place..place;
-        let mut frame = Frame {
-            kind,
-            all: at..place,
-            name,
-            usable: place,
-            key: nothing.clone(),
-            links: nothing.clone(),
-            entry: nothing,
-        };
-        if kind != Kind::Enter {
-            frame.usable = place;
-            frame.key = place + 1..place + 1 + KEY_LEN;
-            place = frame.key.end;
-            let count = varint(bytes, &mut place)?;
-            frame.links = place..place.checked_add(count.checked_mul(BlobId::LEN)?)?;
-            place = frame.links.end;
-            frame.entry = prefixed(bytes, &mut place)?;
-            frame.all.end = place;
-        }
-        (place <= bytes.len()).then_some(frame)
+        let usable = place;
+        let key = place + 1..place + 1 + KEY_LEN;
+        place = key.end;
+        let count = varint(bytes, &mut place)?;
+        let links = place..place.checked_add(count.checked_mul(BlobId::LEN)?)?;
+        place = links.end;
+        let entry = prefixed(bytes, &mut place)?;
+        Some(Frame { kind, all: at..place, name, usable, key, links, entry })
     }
 
     pub fn is_usable(&self, bytes: &[u8]) -> bool {
@@ -180,7 +160,6 @@ mod tests {
     #[test]
     fn frames_follow_one_another() {
         let mut bytes = Vec::new();
-        encode_enter(b"d", &mut bytes);
         let links = [BlobId([1; 32]), BlobId([2; 32])];
         let stat = Stat {
             device: 1,
@@ -195,6 +174,8 @@ mod tests {
             changed: Time { seconds: 100, nanoseconds: 6 },
             special: (0, 0),
         };
+        let enter = Remembered { name: b"d", usable: false, key: key(&stat), entry: &[], links: &[] };
+        enter.encode(Kind::Enter, &mut bytes);
         let item = Remembered { name: b"f", usable: true, key: key(&stat), entry: &[7; 300], links: &links };
         item.encode(Kind::Item, &mut bytes);
         let first = Frame::find(&bytes, 0).unwrap();

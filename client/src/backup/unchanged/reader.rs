@@ -40,16 +40,16 @@ impl<'s> CacheReader<'s> {
         reader
     }
 
-    /// The walk enters a directory.
-    pub fn enter(&mut self, name: &[u8]) {
+    /// The walk enters a directory: how its own attributes compare.
+    pub fn enter(&mut self, name: &[u8], key: &Key) -> Finding {
         self.settle();
         if self.outside == 0 && self.skip_to(name, Kind::Enter) {
-            self.advance();
             self.inside.push(true);
-        } else {
-            self.differ();
-            self.outside += 1;
+            return self.take(key);
         }
+        self.differ();
+        self.outside += 1;
+        Finding::New
     }
 
     /// The walk comes to something that is no directory.
@@ -191,7 +191,7 @@ impl<'s> CacheReader<'s> {
         while at < self.block.len() {
             let frame = Frame::find(&self.block, at)?;
             at = frame.all.end;
-            if frame.kind != Kind::Enter && frame.is_usable(&self.block) {
+            if frame.is_usable(&self.block) {
                 ids.extend(frame.links(&self.block));
                 owners.resize(ids.len(), frame.usable);
             }

@@ -1,6 +1,6 @@
 //! Writes a cache while a backup goes on. A cache that cannot be written is left out, never an error.
 
-use super::frame::{Kind, Remembered, encode_enter};
+use super::frame::{Kind, Remembered};
 use super::{BLOCK_BYTES, checksum};
 use std::fs::File;
 use std::io::Write;
@@ -20,18 +20,8 @@ impl CacheWriter {
         writer
     }
 
-    pub fn enter(&mut self, name: &[u8]) {
-        encode_enter(name, &mut self.block);
-        self.close_block_if_full();
-    }
-
-    pub fn item(&mut self, item: &Remembered<'_>) {
-        item.encode(Kind::Item, &mut self.block);
-        self.close_block_if_full();
-    }
-
-    pub fn leave(&mut self, directory: &Remembered<'_>) {
-        directory.encode(Kind::Leave, &mut self.block);
+    pub fn remember(&mut self, kind: Kind, name: &Remembered<'_>) {
+        name.encode(kind, &mut self.block);
         self.close_block_if_full();
     }
 
