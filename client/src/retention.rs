@@ -408,7 +408,7 @@ mod tests {
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         let hour = 3_600_000_000_000i64;
-        let span = prop_oneof![0..48i64, 0..24 * 60, 0..24 * 900];
+        let span = prop_oneof![0..48i64, 0..24 * 60i64, 0..24 * 900i64];
         let labels = proptest::collection::btree_set("[ab]", 0..2);
         let one = (span, 0..hour, any::<bool>(), proptest::bool::weighted(0.1), labels).prop_map(
             move |(hours, rest, incomplete, pinned, labels)| Candidate {

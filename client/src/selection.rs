@@ -213,7 +213,7 @@ fn clean(path: &[u8], text: &OsStr) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chunkstore::id::{BlobId, RepositoryId, RunId, SnapshotId};
+    use chunkstore::id::{Reference, RepositoryId, RunId, SnapshotId};
     use chunkstore::mark::State;
     use chunkstore::snapshot::{Snapshot, Summary, Totals};
 
@@ -230,7 +230,7 @@ mod tests {
             dataset: dataset.into(),
             time: i64::try_from(time.as_nanosecond()).unwrap(),
             incomplete: false,
-            root: BlobId([0; 32]),
+            root: Reference::default(),
             writer: [0; 32],
             sequence: 0,
             previous: None,
@@ -252,7 +252,9 @@ mod tests {
             version("0105aa", "db/postgres/school", "2026-11-22T02:00:00Z"),
         ];
         versions[6].state.forgotten = Some(7);
-        History { versions, ..History::default() }
+        let mut history = History::default();
+        history.versions = versions;
+        history
     }
 
     fn parse(text: &str) -> Result<Selector> {
@@ -312,7 +314,9 @@ mod tests {
             assert_eq!(find(&format!("www/files/etc@{time}")).unwrap(), id, "{time}");
         }
         assert!(matches!(find("www/files/etc@2026-11-18"), Err(Error::NoSuchSnapshot { .. })));
-        for bad in ["", "yesterday", "2026-13-01", "2026-11-20T25:00", "2026-11-20T03", "03:00", "2026-11-20T03:00+99:00"] {
+        for bad in
+            ["", "yesterday", "2026-13-01", "2026-11-20T25:00", "2026-11-20T03", "03:00", "2026-11-20T03:00+99:00"]
+        {
             assert!(matches!(parse(&format!("www/files/etc@{bad}")), Err(Error::Argument { .. })), "{bad}");
         }
     }

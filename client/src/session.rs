@@ -158,6 +158,11 @@ pub fn new_run() -> Result<RunId> {
     random().map(RunId)
 }
 
+/// A number to choose by, different each time.
+pub fn seed() -> Result<u64> {
+    random().map(u64::from_le_bytes)
+}
+
 /// This machine's identity, made when there is none.
 pub fn writer(settings: &Settings) -> Result<Writer> {
     let path = settings.state_dir.join("writer.pk8");

@@ -1,8 +1,8 @@
 //! The verbs and their help. What an option means is said where its verb is; this file has the list of them.
 
 use super::{
-    backup, check, completions, diff, dump, find, forget, init, key, ls, man, pin, prune, restore, snapshots, stats, tag,
-    undelete,
+    backup, check, completions, diff, dump, find, forget, init, key, ls, man, pin, prune, restore, snapshots, stats,
+    tag, undelete,
 };
 use crate::settings::Flags;
 use clap::{Parser, Subcommand};
@@ -23,9 +23,9 @@ ENVIRONMENT
   NIGHTKEEP_PASSWORD_FILE     a file with the credential, for --password-file
   NIGHTKEEP_PASSWORD_COMMAND  a shell command that prints it, for --password-command
   NIGHTKEEP_PASSWORD          the credential itself
-  NIGHTKEEP_CACHE_DIR         change caches (/var/cache/nightkeep, or nightkeep in $XDG_CACHE_HOME or ~/.cache)
-  NIGHTKEEP_STATE_DIR         this machine's identity (/var/lib/nightkeep, or nightkeep in $XDG_STATE_HOME or ~/.local/state)
-An option beats its variable. Of several variables for the credential, the first in this list counts. The credential is a
+  NIGHTKEEP_CACHE_DIR         change caches (/var/cache/nightkeep, or in $XDG_CACHE_HOME or ~/.cache)
+  NIGHTKEEP_STATE_DIR         this machine's identity (/var/lib/nightkeep, or in $XDG_STATE_HOME or ~/.local/state)
+An option beats its variable. Of several variables for the credential, the first in this list counts. It is a
 passphrase, the recovery key (nkr1-...) or an exported write-only key (nkw1-...).
 
 EXIT CODES

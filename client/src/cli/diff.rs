@@ -272,7 +272,10 @@ mod tests {
         assert_eq!(change(&file(b"a"), &file(b"a")), None);
         assert_eq!(change(&file(b"a"), &file(b"b")), Some(Change::Content));
         assert_eq!(change(&file(b"a"), &entry(Node::Fifo)), Some(Change::Type));
-        assert_eq!(change(&entry(Node::Symlink(b"a".to_vec())), &entry(Node::Symlink(b"b".to_vec()))), Some(Change::Content));
+        assert_eq!(
+            change(&entry(Node::Symlink(b"a".to_vec())), &entry(Node::Symlink(b"b".to_vec()))),
+            Some(Change::Content)
+        );
         let mut touched = file(b"a");
         touched.attributes.mode = 0o600;
         assert_eq!(change(&file(b"a"), &touched), Some(Change::Attributes));

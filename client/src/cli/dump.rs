@@ -12,7 +12,6 @@ use crate::selection::Selector;
 use crate::session::Purpose;
 use chunkstore::tree::{Entry, Node};
 use std::ffi::OsString;
-use std::io::Write;
 use std::sync::atomic::Ordering;
 
 const EXAMPLES: &str = "\
@@ -43,9 +42,9 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     // Standard output is the data, so there is nothing else on it.
     let progress = Progress::silent(console);
     let mut output = &*console.output;
-    console.interrupts.watched(|interrupted| {
-        engine::dump(&reader, &found.selection(), &mut output, &progress, interrupted)
-    })?;
-    output.flush().map_err(Error::Output)?;
+    console
+        .interrupts
+        .watched(|interrupted| engine::dump(&reader, &found.selection(), &mut output, &progress, interrupted))?;
+    console.flush()?;
     Ok(Exit::with_problems(progress.counters().problems.load(Ordering::Relaxed)))
 }

@@ -14,7 +14,8 @@ EXAMPLES
   nightkeep -r /srv/backup init
   nightkeep -r /srv/backup --password-file /root/.nightkeep init";
 
-const PURPOSE: &str = "It opens the repository when the passphrase is lost. Write it down and keep it elsewhere: it is shown
+const PURPOSE: &str =
+    "It opens the repository when the passphrase is lost. Write it down and keep it elsewhere: it is shown
 only now, and without passphrase and recovery key nobody can read the backups.";
 
 /// Create the repository and its key, print the recovery key once

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::names;
 use crate::session::{self, Purpose, Session};
 use chunkstore::id::SlotId;
-use chunkstore::key::{self, Credential, SlotKind};
+use chunkstore::key::{self, SlotKind};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -184,7 +184,8 @@ fn add(console: &Console, arguments: &Add) -> Result<Exit> {
         console.object(&json!({"message_type": "summary", "id": id.hex(), "recovery_key": text.as_str()}))?;
     } else {
         console.print(&format!("Recovery key: {}", *text))?;
-        console.say(&format!("It is key {}. Write it down and keep it elsewhere: it is shown only now.", id.short()))?;
+        console
+            .say(&format!("It is key {}. Write it down and keep it elsewhere: it is shown only now.", id.short()))?;
     }
     Ok(Exit::Done)
 }
@@ -230,25 +231,11 @@ fn passwd(console: &Console, arguments: &Passwd) -> Result<Exit> {
 }
 
 fn recover(console: &Console, arguments: &Recover) -> Result<Exit> {
-    let credential = |place: &str| {
-        let typed = match &arguments.recovery_key_file {
-            Some(file) => console.credential_file(file)?,
-            None if console.presents_recovery_key()? => return console.credential(place),
-            None => console.prompt(&format!("Recovery key for {place}: "))?,
-        };
-        recovery(&typed)
-    };
+    let credential = |place: &str| console.recovery_key(place, arguments.recovery_key_file.as_deref());
     let session = Session::open(&console.settings, "key recover", Purpose::Write, &credential)?;
     let passphrase = console.new_passphrase(arguments.new_password_file.as_deref())?;
     let id = add_passphrase(&session, &passphrase, "recovered")?;
     told(console, id, "Added passphrase")
-}
-
-fn recovery(typed: &[u8]) -> Result<Credential> {
-    match Credential::from_text(typed)? {
-        credential @ Credential::Recovery(_) => Ok(credential),
-        _ => Err(Error::argument("recovery key", "expected the text that begins with nkr1-")),
-    }
 }
 
 fn add_passphrase(session: &Session, passphrase: &Zeroizing<Vec<u8>>, label: &str) -> Result<SlotId> {

@@ -7,6 +7,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::history::{History, Version};
 use crate::names;
+use crate::restore::Selection;
 use crate::selection::{Among, Selector};
 use crate::session::Purpose;
 use chunkstore::id::Reference;
@@ -91,6 +92,13 @@ impl<'h> Found<'h> {
                 dataset: version.summary().dataset.clone(),
                 path: names::shown(&path),
             }),
+        }
+    }
+
+    pub fn selection(&self) -> Selection {
+        match &self.entry {
+            None => Selection::Root(self.version.summary().root),
+            Some(entry) => Selection::Entry(entry.clone()),
         }
     }
 

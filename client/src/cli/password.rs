@@ -18,11 +18,30 @@ const BYTES_MAX: u64 = 64 << 10;
 impl Console {
     /// Opens the repository with whatever credential the settings name.
     pub fn open(&self, verb: &str, purpose: Purpose) -> Result<Session> {
-        let credential = |place: &str| {
-            let prompt = || self.prompt(&format!("Passphrase for {place}: "));
-            Ok(Credential::from_text(&self.secret(&prompt)?)?)
+        Session::open(&self.settings, verb, purpose, &|place| self.credential(place))
+    }
+
+    /// The credential that the settings name, asked for if they name none.
+    pub fn credential(&self, place: &str) -> Result<Credential> {
+        let prompt = || self.prompt(&format!("Passphrase for {place}: "));
+        Ok(Credential::from_text(&self.secret(&prompt)?)?)
+    }
+
+    /// The recovery key: from `file`, from the settings if what they name is one, else asked for.
+    pub fn recovery_key(&self, place: &str, file: Option<&Path>) -> Result<Credential> {
+        let ask = || self.prompt(&format!("Recovery key for {place}: "));
+        let text = match file {
+            Some(file) => self.from_file(file)?,
+            None => match self.secret(&ask)? {
+                // The settings name the passphrase that was lost.
+                text if !is_recovery_key(&text) && self.settings.credential != CredentialSource::Prompt => ask()?,
+                text => text,
+            },
         };
-        Session::open(&self.settings, verb, purpose, &credential)
+        match Credential::from_text(&text)? {
+            credential @ Credential::Recovery(_) => Ok(credential),
+            _ => Err(Error::argument("recovery key", "expected the text that begins with nkr1-")),
+        }
     }
 
     /// The passphrase of a repository that is about to be made, from wherever credentials come from.
@@ -105,6 +124,10 @@ impl Console {
 /// Whether a person can be asked: standard error is where they would see it.
 pub fn has_terminal() -> bool {
     std::io::stderr().is_terminal()
+}
+
+fn is_recovery_key(text: &[u8]) -> bool {
+    matches!(Credential::from_text(text), Ok(Credential::Recovery(_)))
 }
 
 fn from_command(command: &OsStr) -> Result<Zeroizing<Vec<u8>>> {

@@ -25,18 +25,28 @@ pub struct Progress {
 
 impl Progress {
     pub fn start(console: &Console) -> Progress {
+        Progress::new(console, true)
+    }
+
+    /// Nothing but problems, for when standard output is data.
+    pub fn silent(console: &Console) -> Progress {
+        Progress::new(console, false)
+    }
+
+    fn new(console: &Console, shown: bool) -> Progress {
         let settings = &console.settings;
+        let progress = settings.progress && shown;
         let shared = Arc::new(Shared {
             json: settings.json,
-            details: settings.verbose > 0,
+            details: settings.verbose > 0 && shown,
             output: Arc::clone(&console.output),
             counters: Counters::default(),
             current: Mutex::default(),
-            bar: (settings.progress && !settings.json && std::io::stderr().is_terminal()).then(bar),
+            bar: (progress && !settings.json && std::io::stderr().is_terminal()).then(bar),
             started: Instant::now(),
             done: AtomicBool::new(false),
         });
-        let interval = match (&shared.bar, settings.progress && settings.json) {
+        let interval = match (&shared.bar, progress && settings.json) {
             (Some(_), _) => Some(BAR_INTERVAL),
             (None, true) => Some(STATUS_INTERVAL),
             (None, false) => None,

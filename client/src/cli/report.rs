@@ -56,7 +56,9 @@ fn of_store(error: &Store) -> (u8, Option<&'static str>) {
             Some("if the passphrase is lost, `nightkeep key recover` sets a new one with the recovery key"),
         ),
         Store::Interrupted => (INTERRUPTED, None),
-        Store::Full { .. } => (FAILED, Some("make space; what was committed before is whole, and nothing half is left")),
+        Store::Full { .. } => {
+            (FAILED, Some("make space; what was committed before is whole, and nothing half is left"))
+        }
         Store::Corrupt { .. } | Store::Missing { .. } => {
             (FAILED, Some("`nightkeep check --read-data` tells which snapshots are affected"))
         }

@@ -12,6 +12,7 @@ use std::fmt;
 /// Immutable and append-only: with either, nothing else of an inode can be changed.
 const LOCKING: u32 = 0x10 | 0x20;
 const SET_ID: u32 = 0o6000;
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// A file to change.
 #[derive(Clone, Copy)]
@@ -93,6 +94,8 @@ struct Difference {
     /// Names and values to set, names to remove.
     set: Vec<(Vec<u8>, Vec<u8>)>,
     remove: Vec<Vec<u8>>,
+    /// Is right and wanted, but a new owner takes it away.
+    capability: Option<(Vec<u8>, Vec<u8>)>,
     mode: Option<u32>,
     wanted_mode: u32,
     modified: bool,
@@ -106,10 +109,12 @@ impl Difference {
         let stat = fs::fstat(handle.fd()).map_err(refused("reading its attributes"))?;
         let is_symlink = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         let wanted_mode = if rules.special { attributes.mode } else { attributes.mode & !SET_ID } & 0o7777;
+        let capability = attributes.xattrs.iter().find(|(name, _)| rules.special && name == CAPABILITY).cloned();
         let (set, remove) = handle.differing_xattrs(&attributes.xattrs, rules.special)?;
         Ok(Difference {
             is_symlink,
             owner: stat.st_uid != attributes.uid || stat.st_gid != attributes.gid,
+            capability: capability.filter(|(name, _)| !set.iter().any(|(n, _)| n == name)),
             set,
             remove,
             mode: (!is_symlink && stat.st_mode & 0o7777 != wanted_mode).then_some(wanted_mode),
@@ -156,7 +161,7 @@ impl Difference {
                 }
             }
         }
-        changed |= self.resolve_xattrs(handle, attributes, omitted);
+        changed |= self.resolve_xattrs(handle, omitted);
         // Changing the owner clears bits of the mode, and an ACL replaces its group bits.
         if !self.is_symlink && (self.mode.is_some() || self.owner || !self.set.is_empty() || !self.remove.is_empty()) {
             handle.chmod(mode).map_err(refused("setting its mode"))?;
@@ -176,12 +181,7 @@ impl Difference {
         Ok(changed)
     }
 
-    fn resolve_xattrs(
-        &self,
-        handle: Handle<'_>,
-        attributes: &Attributes,
-        omitted: &mut Vec<(Omission, Errno)>,
-    ) -> bool {
+    fn resolve_xattrs(&self, handle: Handle<'_>, omitted: &mut Vec<(Omission, Errno)>) -> bool {
         let mut changed = false;
         for name in &self.remove {
             match handle.remove_xattr(name) {
@@ -190,11 +190,7 @@ impl Difference {
                 Err(errno) => omitted.push((Omission::ExtendedAttribute(name.clone()), errno)),
             }
         }
-        let capability = b"security.capability";
-        let again = attributes.xattrs.iter().filter(|(name, _)| {
-            self.owner && name == capability && !self.set.iter().any(|(name, _)| name == capability)
-        });
-        for (name, value) in self.set.iter().chain(again) {
+        for (name, value) in self.set.iter().chain(self.capability.as_ref().filter(|_| self.owner)) {
             match handle.set_xattr(name, value) {
                 Ok(()) => changed = true,
                 Err(errno) => omitted.push((Omission::ExtendedAttribute(name.clone()), errno)),
@@ -334,7 +330,7 @@ impl Handle<'_> {
 fn is_ours_to_remove(name: &[u8]) -> bool {
     name.starts_with(b"user.")
         || name.starts_with(b"trusted.")
-        || name == b"security.capability"
+        || name == CAPABILITY
         || name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"
 }

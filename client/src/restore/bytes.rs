@@ -118,3 +118,28 @@ fn is_zero(fd: BorrowedFd<'_>, range: Range<u64>) -> Outcome<bool> {
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn holes_zeros_and_data_are_told_apart() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 30).unwrap();
+        let look = |range| look(file.as_fd(), range).unwrap();
+        assert_eq!(look(0..1 << 30), Found::Hole);
+        assert_eq!(look(5..(1 << 30) + 5), Found::Hole);
+        file.write_all_at(&vec![0; 1 << 20], 1 << 20).unwrap();
+        assert_eq!(look(0..1 << 20), Found::Hole);
+        assert_eq!(look(0..1 << 30), Found::Zeros);
+        assert_eq!(look((1 << 20) + 5..(1 << 20) + 100), Found::Hole, "no whole block");
+        file.write_all_at(b"x", (2 << 20) - 1).unwrap();
+        assert_eq!(look(0..1 << 30), Found::Data);
+        assert_eq!(look(0..(2 << 20) - 1), Found::Zeros);
+        punch(file.as_fd(), 5..(1 << 30) - 5).unwrap();
+        assert_eq!(look(0..1 << 30), Found::Hole);
+    }
+}

@@ -190,6 +190,18 @@ impl Fixture {
         root
     }
 
+    /// Puts a tree `depth` directories deep.
+    pub fn save_below(&self, items: &[Described], name: &str, depth: usize) -> Reference {
+        let sealer = Sealer::new(&self.keys.write, self.store.configuration()).unwrap();
+        let writer = BlobWriter::new(&*self.store, sealer);
+        let bottom = save_directory(&writer, items);
+        let root = (0..depth).fold(bottom, |below, _| {
+            save_directory(&writer, &[item(name, 0o755, What::Other(Node::Directory(below)))])
+        });
+        self.store.flush().unwrap();
+        root
+    }
+
     pub fn restore(&self, tree: Reference, change: impl FnOnce(&mut Options)) -> Outcome {
         self.try_restore(&Selection::Root(tree), change, &AtomicBool::new(false)).unwrap()
     }

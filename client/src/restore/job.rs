@@ -26,7 +26,7 @@ pub enum Start {
 pub struct Job {
     pub place: Arc<Place>,
     pub attributes: Attributes,
-    /// The content of a small file included; that of another is in spans.
+    /// The content of a small file included; one that comes in spans is empty here.
     pub node: Node,
     pub size: u64,
     pub start: Start,
@@ -101,7 +101,7 @@ impl Job {
     /// The content, if it lies in the entry.
     pub fn inline(&self) -> Option<&[u8]> {
         match &self.node {
-            Node::File(Content::Inline(bytes)) => Some(bytes),
+            Node::File(Content::Inline(bytes)) if !self.has_spans => Some(bytes),
             _ => None,
         }
     }

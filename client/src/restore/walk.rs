@@ -95,7 +95,7 @@ impl<'r> Walk<'r> {
         match visited {
             Ok(()) => surplus.before(self, &frame, None)?,
             // Whatever follows is not known, so nothing more is surplus.
-            Err(error) if error.is_damage() => run.problem(displayed(&frame.path), &error.to_string()),
+            Err(error) if is_confined(&error) => run.problem(displayed(&frame.path), &error.to_string()),
             Err(error) => return Err(error),
         }
         frame.pending = pending.into_iter();
@@ -211,7 +211,7 @@ impl<'r> Walk<'r> {
         match shared::is_right(self.run, target, directory, entry, existing) {
             Ok(outcome) => Ok(outcome.unwrap_or(false)),
             // What cannot be compared is replaced, and named if it cannot be read then either.
-            Err(error) if error.is_damage() => Ok(false),
+            Err(error) if is_confined(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -293,7 +293,7 @@ impl<'r> Walk<'r> {
         match visited {
             Ok(()) if expected == job.size => {}
             Ok(()) => job.place.fail("its list of chunks does not cover it"),
-            Err(error) if error.is_damage() => job.place.fail(error),
+            Err(error) if is_confined(&error) => job.place.fail(error),
             Err(error) => return Err(error),
         }
         Ok(())
@@ -367,6 +367,11 @@ fn look(target: &Target, directory: &Arc<Directory>, name: &[u8]) -> Outcome<Opt
 fn digest(node: &Node) -> blake3::Hash {
     let entry = Entry { name: b"x".to_vec(), attributes: Attributes::default(), node: node.clone() };
     blake3::hash(&entry.encode())
+}
+
+/// An error of what is read, not of the reading: other files are not concerned.
+fn is_confined(error: &Error) -> bool {
+    error.is_damage() || matches!(error, Error::Unsupported { .. } | Error::Invalid { .. })
 }
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
