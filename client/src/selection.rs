@@ -220,7 +220,7 @@ mod tests {
     fn version(id: &str, dataset: &str, time: &str) -> Version {
         let mut bytes = [0; 32];
         for (at, digit) in id.bytes().enumerate() {
-            let digit = (digit as char).to_digit(16).unwrap() as u8;
+            let digit = u8::try_from((digit as char).to_digit(16).unwrap()).unwrap();
             bytes[at / 2] |= if at % 2 == 0 { digit << 4 } else { digit };
         }
         let time: Timestamp = time.parse().unwrap();

@@ -180,7 +180,7 @@ fn by_name<'h>(history: &'h History, selectors: &[Selector]) -> Result<Vec<Verdi
         if touched && left.is_empty() {
             return Err(Error::refused(format!("cannot forget all of {dataset}"), "its last snapshot always stays"));
         }
-        if touched && versions.iter().any(|v| complete(v)) && !left.iter().any(|v| complete(v)) {
+        if touched && versions.iter().any(complete) && !left.iter().any(|version| complete(version)) {
             let reason = "its last complete snapshot always stays; the others are incomplete";
             return Err(Error::refused(format!("cannot forget all complete snapshots of {dataset}"), reason));
         }
