@@ -84,7 +84,7 @@ impl Console {
         match typed {
             Some(Ok(typed)) => Ok(Zeroizing::new(typed.into_bytes())),
             Some(Err(error)) if error.kind() == ErrorKind::Interrupted => Err(chunkstore::Error::Interrupted.into()),
-            _ => Err(Error::NoCredential),
+            _ => Err(Error::argument("passphrase", "none was typed")),
         }
     }
 
