@@ -1,1 +1,29 @@
-//! All integration tests, in one binary.
+//! All tests that look at Nightkeep from outside a single crate, in one binary: one `mod` per file, each named by
+//! what it proves. `architecture` fails when a file here is not listed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test fails by panicking, and its numbers are its own"
+)]
+
+mod support;
+
+mod architecture;
+
+mod cli;
+
+mod crash;
+
+mod damage;
+
+mod fixtures;
+
+mod reader;
+
+mod streams;
+
+mod torture;

@@ -6,14 +6,13 @@
 
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, MarkId, SnapshotId};
+use crate::id::{BlobId, MarkId, PackId, SnapshotId};
 use crate::index::PackRow;
 use crate::index::sweep::{Marks, Usage};
 use crate::key::WriteKey;
 use crate::mark::{Mark, State};
 use crate::pack::PackBuilder;
 use crate::record::{Class, Record};
-use crate::recover;
 use crate::repository::Repository;
 use crate::store::Store;
 use std::collections::{BTreeMap, HashSet};
@@ -64,19 +63,24 @@ impl Repository {
     /// Removes snapshots past their grace and all that only they held.
     pub fn prune(&self, key: &WriteKey, options: &PruneOptions) -> Result<PruneOutcome> {
         self.require_writing()?;
-        let plan = self.plan(key, options)?;
+        let plan = match self.plan(key, options, false) {
+            // Rows that do not fit together: make them again from the packs, then look once more.
+            Err(Error::Corrupt { object, .. }) if object == "the index" => {
+                self.rebuild_index()?;
+                self.plan(key, options, true)?
+            }
+            other => other?,
+        };
         if options.dry_run { Ok(plan.outcome) } else { self.apply(plan) }
     }
 
-    fn plan(&self, key: &WriteKey, options: &PruneOptions) -> Result<Plan> {
+    /// `fresh`: the index was just made from the packs, so what it does not know is not there.
+    fn plan(&self, key: &WriteKey, options: &PruneOptions, fresh: bool) -> Result<Plan> {
         let mut outcome = PruneOutcome::default();
         let (removed, roots) = self.choose_roots(key, options, &mut outcome)?;
         let recent = self.recent_packs(options)?;
         let (marks, unknown) = self.index.mark(&roots, &recent)?;
-        if let Some(id) = unknown.first()
-            && !self.index.has_damage()?
-        {
-            // Nothing is known to be lost, yet a root has no row: the index is not to be trusted with deletions.
+        if let Some(id) = unknown.first().filter(|_| !fresh) {
             return Err(Error::corrupt("the index", format!("it does not know the root {id} of a snapshot")));
         }
         let usage = self.index.usage(&marks)?;
@@ -93,7 +97,7 @@ impl Repository {
                 Fate::Merge => small.entry(pack.class as u8).or_default().push(pack),
                 Fate::Keep => {
                     outcome.packs_kept += 1;
-                    outcome.bytes_unused_kept += used.dead_bytes;
+                    outcome.bytes_unused_kept += pack.record_bytes.saturating_sub(used.live_bytes);
                 }
             }
         }
@@ -164,15 +168,16 @@ impl Repository {
         for id in &plan.removed {
             self.backend.delete(ObjectName::Snapshot(*id))?;
         }
-        let rewritten = self.rewrite(&plan.rewrite, &plan.marks)?;
-        let gone: Vec<&PackRow> =
-            plan.delete.iter().chain(plan.rewrite.iter().filter(|pack| rewritten.contains(&pack.no))).collect();
+        let copied = self.rewrite(&plan.rewrite, &plan.marks)?;
+        let unused = plan.delete.iter().filter(|pack| !copied.stored.contains(&pack.id));
+        let rewritten = plan.rewrite.iter().filter(|pack| copied.sources.contains(&pack.no));
+        let gone: Vec<&PackRow> = unused.chain(rewritten).collect();
         self.index.sweep(&plan.marks, &gone.iter().map(|pack| pack.no).collect::<Vec<_>>())?;
         for pack in &gone {
             self.backend.delete(ObjectName::Pack(pack.id))?;
         }
-        outcome.packs_rewritten = rewritten.len() as u64;
-        outcome.packs_kept += (plan.rewrite.len() - rewritten.len()) as u64;
+        outcome.packs_rewritten = copied.sources.len() as u64;
+        outcome.packs_kept += (plan.rewrite.len() - copied.sources.len()) as u64;
         self.remove_marks_without_snapshot()?;
         self.index.compact()?;
         Ok(outcome)
@@ -188,10 +193,9 @@ impl Repository {
         Ok(())
     }
 
-    /// Copies the live records of packs into new ones; answers the numbers of those that may go. A full disk ends the copying early, since
-    /// deleting comes first then.
-    fn rewrite(&self, packs: &[PackRow], marks: &Marks) -> Result<HashSet<i64>> {
-        let mut done = HashSet::new();
+    /// Copies the live records of packs into new ones. A full disk ends the copying early, since deleting comes first then.
+    fn rewrite(&self, packs: &[PackRow], marks: &Marks) -> Result<Copied> {
+        let mut done = Copied { from: packs.iter().map(|pack| pack.id).collect(), ..Copied::default() };
         for class in [Class::Data, Class::Node] {
             let mut target = Target { class, builder: PackBuilder::new(), from: Vec::new() };
             for pack in packs.iter().filter(|pack| pack.class == class) {
@@ -208,7 +212,7 @@ impl Repository {
         Ok(done)
     }
 
-    fn copy_live(&self, pack: &PackRow, marks: &Marks, target: &mut Target, done: &mut HashSet<i64>) -> Result<()> {
+    fn copy_live(&self, pack: &PackRow, marks: &Marks, target: &mut Target, done: &mut Copied) -> Result<()> {
         let name = ObjectName::Pack(pack.id);
         let bytes = self.backend.get(name)?;
         let mut lost = Vec::new();
@@ -238,23 +242,33 @@ impl Repository {
         Ok(())
     }
 
-    /// A source may go once all its copies are stored: those that were copied whole before this pack was closed.
-    fn store_copies(&self, target: &mut Target, done: &mut HashSet<i64>) -> Result<()> {
+    /// A source may go once all its copies are stored: those that were copied whole before this pack was closed. A copy that came out
+    /// equal to one of the sources has its name: nothing moves, and no source of it may go.
+    fn store_copies(&self, target: &mut Target, done: &mut Copied) -> Result<()> {
         if !target.builder.is_empty() {
             let builder = std::mem::take(&mut target.builder);
             let (id, bytes, trailer) = builder.finish(target.class, &self.configuration().repository)?;
+            if done.from.contains(&id) {
+                target.from.clear();
+                return Ok(());
+            }
             self.backend.put(ObjectName::Pack(id), &bytes)?;
             self.index.move_blobs(id, bytes.len() as u64, self.opened, &trailer)?;
+            done.stored.insert(id);
         }
-        done.extend(target.from.drain(..));
+        done.sources.extend(target.from.drain(..));
         Ok(())
     }
+}
 
-    /// Discards the index and makes it again; for when it was found wrong. The repository must be reopened afterwards.
-    pub fn rebuild_index(&self) -> Result<()> {
-        self.require_writing()?;
-        recover::rebuild(&*self.backend, &self.catalog, &self.configuration().repository, self.opened).map(|_| ())
-    }
+/// What was copied.
+#[derive(Default)]
+struct Copied {
+    /// All packs that are copied from.
+    from: HashSet<PackId>,
+    /// Numbers of those that may go, since all that lives in them is stored elsewhere.
+    sources: HashSet<i64>,
+    stored: HashSet<PackId>,
 }
 
 /// The pack that copies go to, and the packs that were copied whole since it was begun.
@@ -275,7 +289,7 @@ enum Fate {
 fn fate(pack: &PackRow, used: Usage, target: u64) -> Fate {
     if used.live_blobs == 0 {
         Fate::Delete
-    } else if used.live_bytes * 100 < pack.length * LIVE_PERCENT_MIN {
+    } else if used.live_bytes * 100 < pack.record_bytes * LIVE_PERCENT_MIN {
         Fate::Rewrite
     } else if pack.length * 100 < target * SMALL_PERCENT {
         Fate::Merge

@@ -43,6 +43,8 @@ pub struct PackRow {
     pub no: i64,
     pub id: PackId,
     pub length: u64,
+    /// Of all records in it, known or not.
+    pub record_bytes: u64,
     pub class: Class,
     /// When it was stored or adopted, seconds since 1970.
     pub stored: i64,
@@ -106,6 +108,18 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// Forgets everything, to be filled again.
+    pub fn clear(&self, repository: &RepositoryId) -> Result<()> {
+        let connection = self.lock();
+        connection
+            .execute_batch(
+                "DROP TABLE IF EXISTS meta; DROP TABLE IF EXISTS capsule; DROP TABLE IF EXISTS pack; \
+                 DROP TABLE IF EXISTS blob; DROP TABLE IF EXISTS link;",
+            )
+            .map_err(sql("clear"))?;
+        create_tables(&connection, repository)
     }
 
     /// SQLite's own check of its file; slow for a large index.
@@ -207,16 +221,18 @@ impl Index {
     /// All packs, by number.
     pub fn packs(&self) -> Result<Vec<PackRow>> {
         let connection = self.lock();
-        let mut statement =
-            connection.prepare("SELECT no, name, length, class, stored FROM pack ORDER BY no").map_err(sql("read"))?;
+        let mut statement = connection
+            .prepare("SELECT no, name, length, record_bytes, class, stored FROM pack ORDER BY no")
+            .map_err(sql("read"))?;
         let rows = statement
             .query_map([], |r| {
                 Ok(PackRow {
                     no: r.get(0)?,
                     id: PackId(r.get(1)?),
                     length: r.get::<_, i64>(2)?.unsigned_abs(),
-                    class: if r.get::<_, i64>(3)? == 0 { Class::Data } else { Class::Node },
-                    stored: r.get(4)?,
+                    record_bytes: r.get::<_, i64>(3)?.unsigned_abs(),
+                    class: if r.get::<_, i64>(4)? == 0 { Class::Data } else { Class::Node },
+                    stored: r.get(5)?,
                 })
             })
             .map_err(sql("read"))?;
@@ -251,7 +267,7 @@ fn create_tables(connection: &Connection, repository: &RepositoryId) -> Result<(
              CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
              CREATE TABLE capsule(id BLOB PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
              CREATE TABLE pack(no INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, length INTEGER NOT NULL,
-                               class INTEGER NOT NULL, stored INTEGER NOT NULL);
+                               record_bytes INTEGER NOT NULL, class INTEGER NOT NULL, stored INTEGER NOT NULL);
              -- pack 0: the bytes are nowhere, the row remembers a tag that something links to
              CREATE TABLE blob(no INTEGER PRIMARY KEY, id_key INTEGER NOT NULL, tag_key INTEGER NOT NULL, id BLOB NOT NULL,
                                tag BLOB NOT NULL, pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,

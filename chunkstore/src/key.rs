@@ -14,7 +14,7 @@ use hpke::kem::{X25519HkdfSha256, XWing};
 use hpke::{Deserializable, Serializable};
 use zeroize::Zeroizing;
 
-pub use slot::{Hardness, SlotInfo, SlotKind, add_passphrase, add_recovery, list, remove, unlock};
+pub use slot::{Hardness, SlotInfo, SlotKind, add_passphrase, add_recovery, list, remove, unlock, unlock_with_slot};
 
 /// A public key that capsules are sealed to.
 #[derive(Clone, PartialEq, Eq, Debug)]

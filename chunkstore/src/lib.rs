@@ -44,10 +44,10 @@ pub mod repository;
 
 pub mod gc;
 
-pub mod check;
-
 pub mod writer;
 
 pub mod reader;
+
+pub mod check;
 
 pub use error::{Error, Result};

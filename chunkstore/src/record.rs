@@ -199,3 +199,116 @@ fn decode_links(d: &mut Decoder<'_>, links_len: usize) -> Result<Vec<BlobId>> {
     let links: Vec<BlobId> = d.raw(links_len)?.chunks_exact(BlobId::LEN).filter_map(BlobId::from_slice).collect();
     if links.is_sorted_by(|a, b| a < b) { Ok(links) } else { Err(d.corrupt("its links are not ascending")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const REPOSITORY: RepositoryId = RepositoryId([9; 16]);
+
+    fn record(links: &[BlobId], payload: &[u8]) -> Vec<u8> {
+        let header = Header {
+            suite: Suite::Aes256Gcm,
+            class: Class::Node,
+            capsule: CapsuleId([3; 16]),
+            counter: 0x0102_0304_0506_0708,
+            links_len: links.len() * BlobId::LEN,
+            payload_len: payload.len(),
+            repository: REPOSITORY,
+            tag: Tag([5; 32]),
+        };
+        let mut bytes = header.encode(links).unwrap();
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[test]
+    fn header_bytes_are_those_of_the_format() {
+        let bytes = record(&[BlobId([1; 32])], &[0xee; 30]);
+        let mut expected = b"NKrb\x01\x01\x01\x00".to_vec();
+        expected.extend([3; 16]);
+        expected.extend([8, 7, 6, 5, 4, 3, 2, 1]);
+        expected.extend([1, 0, 0, 0, 30, 0, 0, 0]);
+        expected.extend([9; 16]);
+        expected.extend([5; 32]);
+        assert_eq!(expected.len(), Record::HEADER_LEN);
+        expected.extend([1; 32]);
+        expected.extend([0xee; 30]);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn parsed_fields_are_those_written() {
+        let links = [BlobId([1; 32]), BlobId([2; 32])];
+        let bytes = record(&links, &[0; 40]);
+        let parsed = Record::parse(bytes.clone(), &REPOSITORY).unwrap();
+        assert_eq!(parsed.id.0, *blake3::hash(&bytes).as_bytes());
+        assert_eq!((parsed.tag, parsed.class, parsed.suite), (Tag([5; 32]), Class::Node, Suite::Aes256Gcm));
+        assert_eq!((parsed.capsule, parsed.counter), (CapsuleId([3; 16]), 0x0102_0304_0506_0708));
+        assert_eq!(parsed.links, links);
+        assert_eq!(parsed.split().unwrap(), bytes.split_at(88 + 64));
+        assert_eq!(Record::announced_len(&bytes), Some(bytes.len()));
+        assert_eq!(Record::announced_len(&bytes[..Record::HEADER_LEN]), Some(bytes.len()));
+        assert_eq!(Record::announced_len(&bytes[..Record::HEADER_LEN - 1]), None);
+    }
+
+    #[test]
+    fn truncated_lengthened_and_foreign_records_are_refused() {
+        let bytes = record(&[BlobId([1; 32])], &[0; 40]);
+        for len in 0..bytes.len() {
+            assert!(Record::parse(bytes[..len].to_vec(), &REPOSITORY).is_err(), "{len}");
+        }
+        let longer = [bytes.as_slice(), &[0]].concat();
+        assert!(Record::parse(longer, &REPOSITORY).is_err());
+        assert!(Record::parse(bytes, &RepositoryId([8; 16])).is_err());
+    }
+
+    #[test]
+    fn unknown_formats_suites_classes_and_flags_are_refused() {
+        let good = record(&[], &[0; 40]);
+        for (at, value) in [(4, 0), (4, 2), (5, 0), (5, 3), (6, 2), (7, 1), (7, 128)] {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            assert!(Record::parse(bytes, &REPOSITORY).is_err(), "{at} {value}");
+        }
+    }
+
+    #[test]
+    fn links_out_of_order_or_twice_are_refused() {
+        for links in [[2, 1], [1, 1]] {
+            let bytes = record(&links.map(|n| BlobId([n; 32])), &[0; 40]);
+            assert!(matches!(Record::parse(bytes, &REPOSITORY), Err(Error::Corrupt { .. })));
+        }
+    }
+
+    #[test]
+    fn hostile_lengths_are_refused_before_anything_is_done() {
+        let good = record(&[], &[0; 40]);
+        for (at, value) in [(32, 65_537), (32, u32::MAX), (36, 20 << 20), (36, u32::MAX), (36, 25)] {
+            let mut bytes = good.clone();
+            bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
+            assert_eq!(Record::announced_len(&bytes), None, "{at} {value}");
+            assert!(Record::parse(bytes, &REPOSITORY).is_err());
+        }
+    }
+
+    #[test]
+    fn links_are_compared_as_sets() {
+        let [a, b, c] = [1, 2, 3].map(|n| BlobId([n; 32]));
+        let record = Record::parse(record(&[a, b], &[0; 40]), &REPOSITORY).unwrap();
+        check_links(&record, vec![b, a, b]).unwrap();
+        for wrong in [vec![], vec![a], vec![b, c], vec![a, b, c]] {
+            assert!(matches!(check_links(&record, wrong), Err(Error::Corrupt { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300), magic: bool) {
+            let bytes = if magic { [&b"NKrb\x01\x01\x00\x00"[..], &bytes].concat() } else { bytes };
+            let _ = Record::announced_len(&bytes);
+            let _ = Record::parse(bytes, &REPOSITORY);
+        }
+    }
+}

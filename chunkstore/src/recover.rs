@@ -45,6 +45,13 @@ pub fn rebuild(backend: &dyn Backend, catalog: &Path, repository: &RepositoryId,
     Ok(index)
 }
 
+/// Makes a usable index again, in place, for when it was found to disagree with the packs.
+pub fn refill(backend: &dyn Backend, index: &Index, repository: &RepositoryId, now: i64) -> Result<()> {
+    index.clear(repository)?;
+    reconcile(backend, index, repository, now)?;
+    index.set_meta(CLEAN, b"0")
+}
+
 /// Says that the index was left in order.
 pub fn mark_clean(index: &Index) -> Result<()> {
     index.set_meta(CLEAN, b"1")

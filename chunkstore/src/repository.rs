@@ -22,7 +22,7 @@ use crate::recover;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,7 +44,6 @@ pub struct Repository {
     pub(crate) backend: Arc<dyn Backend>,
     configuration: Configuration,
     pub(crate) index: Index,
-    pub(crate) catalog: PathBuf,
     /// Seconds since 1970, at opening.
     pub(crate) opened: i64,
     writing: Option<Writing>,
@@ -105,12 +104,17 @@ impl Repository {
                 }
             },
         };
-        let catalog = catalog.to_owned();
-        Ok(Repository { backend, configuration, index, catalog, opened: now, writing, _private_catalog: private })
+        Ok(Repository { backend, configuration, index, opened: now, writing, _private_catalog: private })
     }
 
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    /// Makes the index again from the packs, for when it was found to disagree with them.
+    pub(crate) fn rebuild_index(&self) -> Result<()> {
+        self.writing()?;
+        recover::refill(&*self.backend, &self.index, &self.configuration.repository, self.opened)
     }
 
     fn writing(&self) -> Result<&Writing> {
@@ -497,3 +501,6 @@ fn open_for_reading(
         Err(_) => Ok(None),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

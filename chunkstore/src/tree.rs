@@ -157,7 +157,7 @@ mod tests {
             level: 2,
             children: vec![(b"ab".to_vec(), Reference { id: BlobId([5; 32]), tag: HalfTag([5; 16]) })],
         };
-        assert_eq!(inner.encode(), [&[2, 1, 2, b'a', b'b'][..], &[5; 32]].concat());
+        assert_eq!(inner.encode(), [&[2, 1, 2, b'a', b'b'][..], &[5; 48]].concat());
     }
 
     #[test]

@@ -9,3 +9,27 @@ pub mod backup;
 pub mod restore;
 
 pub mod dump;
+
+pub mod error;
+
+pub mod clock;
+
+pub mod units;
+
+pub mod names;
+
+pub mod interrupts;
+
+pub mod dataset;
+
+pub mod retention;
+
+pub mod settings;
+
+pub mod history;
+
+pub mod selection;
+
+pub mod session;
+
+pub mod cli;

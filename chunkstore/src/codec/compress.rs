@@ -1,8 +1,8 @@
 //! zstd, one frame per content, with contexts kept per thread.
 //!
 //! Decompression is single-shot into a buffer of the exact size, so a hostile frame can neither grow nor ask for a window.
+//! Callers bound the size.
 
-use crate::record::CONTENT_BYTES_MAX;
 use std::cell::RefCell;
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, find_frame_compressed_size, get_frame_content_size};
 
@@ -30,10 +30,14 @@ pub(super) fn compress(content: &[u8], limit: usize) -> Option<Vec<u8>> {
 /// One frame that needs `prefix` to be read.
 pub(super) fn compress_delta(content: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
     let mut context = CCtx::create();
-    // The window must reach back over all of the prefix.
+    // The window must reach back from the end of the content over all of the prefix, and the tables must have room for it:
+    // zstd indexes no more than the last eight bytes of a prefix for each of their slots.
     let window = (content.len() + prefix.len()).next_power_of_two().trailing_zeros().max(10);
+    let tables = window.saturating_sub(3).clamp(17, 24);
     context.set_parameter(CParameter::CompressionLevel(DELTA_LEVEL)).ok()?;
     context.set_parameter(CParameter::WindowLog(window)).ok()?;
+    context.set_parameter(CParameter::HashLog(tables)).ok()?;
+    context.set_parameter(CParameter::ChainLog(tables)).ok()?;
     context.ref_prefix(prefix).ok()?;
     let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
     context.compress2(&mut frame, content).ok()?;
@@ -60,8 +64,7 @@ pub(super) fn decompress_delta(frame: &[u8], prefix: &[u8], len: usize) -> Optio
 
 /// zstd itself would take several frames, or frames to skip, in a row.
 fn is_one_frame(frame: &[u8], len: usize) -> Option<()> {
-    let one = len <= CONTENT_BYTES_MAX
-        && find_frame_compressed_size(frame) == Ok(frame.len())
+    let one = find_frame_compressed_size(frame) == Ok(frame.len())
         && get_frame_content_size(frame).is_ok_and(|announced| announced.is_none_or(|n| n == len as u64));
     one.then_some(())
 }

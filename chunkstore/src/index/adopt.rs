@@ -68,14 +68,7 @@ impl Index {
 
 fn add_blobs(connection: &Connection, id: PackId, length: u64, stored: i64, trailer: &Trailer) -> Result<()> {
     let write = sql("write");
-    let length = i64::try_from(length).map_err(|_| Error::corrupt(format!("pack {id}"), "it is too long"))?;
-    connection
-        .execute(
-            "INSERT INTO pack(name, length, class, stored) VALUES(?1, ?2, ?3, ?4)",
-            params![&id.0[..], length, trailer.class as i64, stored],
-        )
-        .map_err(&write)?;
-    let pack = connection.last_insert_rowid();
+    let pack = insert_pack(connection, id, length, stored, trailer)?;
     for capsule in &trailer.capsules {
         connection
             .prepare_cached("INSERT OR IGNORE INTO capsule(id, bytes) VALUES(?1, ?2)")
@@ -113,6 +106,28 @@ fn add_blobs(connection: &Connection, id: PackId, length: u64, stored: i64, trai
         next += 1;
     }
     Ok(())
+}
+
+/// The row of a pack, which an earlier, interrupted run may have made; its number.
+pub(super) fn insert_pack(
+    connection: &Connection,
+    id: PackId,
+    length: u64,
+    stored: i64,
+    trailer: &Trailer,
+) -> Result<i64> {
+    let length = i64::try_from(length).map_err(|_| Error::corrupt(format!("pack {id}"), "it is too long"))?;
+    let record_bytes: i64 = trailer.entries.iter().map(|entry| i64::from(entry.length)).sum();
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO pack(name, length, record_bytes, class, stored) VALUES(?1, ?2, ?3, ?4, ?5)",
+        )
+        .and_then(|mut s| s.execute(params![&id.0[..], length, record_bytes, trailer.class as i64, stored]))
+        .map_err(sql("write"))?;
+    connection
+        .prepare_cached("SELECT no FROM pack WHERE name = ?1")
+        .and_then(|mut s| s.query_row([&id.0[..]], |r| r.get(0)))
+        .map_err(sql("write"))
 }
 
 /// The first place of an id wins; a place that was lost is replaced.

@@ -16,7 +16,45 @@ pub struct LostBlob {
     pub replaced: bool,
 }
 
+/// What a pack should hold at a place.
+#[derive(Clone, Debug)]
+pub struct ExpectedBlob {
+    pub id: BlobId,
+    pub offset: u32,
+    pub length: u32,
+    /// Known to be lost, unless it is found there after all.
+    pub missing: bool,
+}
+
 impl Index {
+    /// The rows of a pack, by offset.
+    pub fn entries_of(&self, pack: i64) -> Result<Vec<ExpectedBlob>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached("SELECT id, offset, length, state = 1 FROM blob WHERE pack = ?1 ORDER BY offset")
+            .map_err(sql("read"))?;
+        let rows = statement
+            .query_map([pack], |r| {
+                Ok(ExpectedBlob { id: BlobId(r.get(0)?), offset: r.get(1)?, length: r.get(2)?, missing: r.get(3)? })
+            })
+            .map_err(sql("read"))?;
+        rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))
+    }
+
+    /// Records that these blobs are there after all.
+    pub fn set_found(&self, ids: &[BlobId]) -> Result<()> {
+        {
+            let connection = self.lock();
+            for id in ids {
+                connection
+                    .prepare_cached("UPDATE blob SET state = 0 WHERE id_key = ?1 AND id = ?2 AND state = 1")
+                    .and_then(|mut s| s.execute(params![key(&id.0), &id.0[..]]))
+                    .map_err(sql("write"))?;
+            }
+        }
+        if ids.is_empty() { Ok(()) } else { self.update_taint() }
+    }
+
     /// Records that these blobs are lost, and taints what stands above them. Answers how many were not known to be.
     pub fn set_missing(&self, ids: &[BlobId]) -> Result<usize> {
         let mut changed = 0;

@@ -3,6 +3,7 @@
 //! Memory: two bits a blob and a few words a pack. Every row that a deletion depends on is checked first; a row that
 //! does not fit stops the collection before anything is removed.
 
+use super::adopt::insert_pack;
 use super::damage::child_numbers;
 use super::{Index, MISSING, blob_checksum, change_generation, key, link_checksum, sql};
 use crate::error::{Error, Result};
@@ -156,19 +157,12 @@ impl Index {
         Ok(live)
     }
 
-    /// Records that blobs lie in a new pack from now on; nothing else changes. Durable when it returns.
+    /// Records that blobs lie in this pack from now on (which an earlier, interrupted run may have stored); nothing else changes. Durable when it returns.
     pub fn move_blobs(&self, id: PackId, length: u64, stored: i64, trailer: &Trailer) -> Result<()> {
         let write = sql("write");
         let mut connection = self.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&write)?;
-        let length = i64::try_from(length).map_err(|_| Error::corrupt(format!("pack {id}"), "it is too long"))?;
-        transaction
-            .execute(
-                "INSERT INTO pack(name, length, class, stored) VALUES(?1, ?2, ?3, ?4)",
-                params![&id.0[..], length, trailer.class as i64, stored],
-            )
-            .map_err(&write)?;
-        let pack = transaction.last_insert_rowid();
+        let pack = insert_pack(&transaction, id, length, stored, trailer)?;
         for entry in &trailer.entries {
             let no = number_of(&transaction, &entry.id)?
                 .ok_or_else(|| Error::corrupt("the index", format!("blob {} has no row", entry.id)))?;

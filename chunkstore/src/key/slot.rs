@@ -45,8 +45,17 @@ pub struct SlotInfo {
 /// Tries the credential on every slot it could open; [`Error::WrongCredential`](crate::Error::WrongCredential) if none does.
 /// If no slot of the credential's kind is whole, that is the error.
 pub fn unlock(backend: &dyn Backend, configuration: &Configuration, credential: &Credential) -> Result<Keys> {
+    unlock_with_slot(backend, configuration, credential).map(|(_, keys)| keys)
+}
+
+/// As [`unlock`], and which slot it was: none for a write-only key.
+pub fn unlock_with_slot(
+    backend: &dyn Backend,
+    configuration: &Configuration,
+    credential: &Credential,
+) -> Result<(Option<SlotId>, Keys)> {
     if let Credential::Write(write) = credential {
-        return unlock_write(configuration, write);
+        return unlock_write(configuration, write).map(|keys| (None, keys));
     }
     let mut damage = None;
     let mut slots = Vec::new();
@@ -65,7 +74,7 @@ pub fn unlock(backend: &dyn Backend, configuration: &Configuration, credential: 
     let mut damage = None;
     for slot in slots {
         match slot.open(configuration, credential) {
-            Ok(Some(keys)) => return Ok(keys),
+            Ok(Some(keys)) => return Ok((Some(slot.info.id), keys)),
             Ok(None) => {}
             Err(error) => damage = damage.or(Some(error)),
         }
@@ -341,11 +350,12 @@ fn read_all(backend: &dyn Backend, configuration: &Configuration) -> Result<Vec<
     Ok(slots)
 }
 
-fn encode_content(configuration: &Configuration, keys: &Keys) -> Result<Zeroizing<Vec<u8>>> {
+pub(super) fn encode_content(configuration: &Configuration, keys: &Keys) -> Result<Zeroizing<Vec<u8>>> {
     let Some(opening) = &keys.opening else {
         return Err(Error::WriteOnly { object: "the key of the repository".into() });
     };
-    if keys.write.repository != configuration.repository || !(1..=ROOTS_MAX).contains(&keys.roots.len()) {
+    let fits = keys.write.repository == configuration.repository && opening.kem == configuration.kem;
+    if !fits || !(1..=ROOTS_MAX).contains(&keys.roots.len()) {
         return Err(Error::invalid("keys", "they are not this repository's"));
     }
     let mut e = Encoder { bytes: Vec::with_capacity(66 + 36 * keys.roots.len()) };
@@ -358,7 +368,7 @@ fn encode_content(configuration: &Configuration, keys: &Keys) -> Result<Zeroizin
     Ok(Zeroizing::new(e.bytes))
 }
 
-fn decode_content(bytes: &[u8], configuration: &Configuration, object: &str) -> Result<Keys> {
+pub(super) fn decode_content(bytes: &[u8], configuration: &Configuration, object: &str) -> Result<Keys> {
     let mut d = Decoder::new(bytes, object);
     if d.array()? != *blake3::hash(&configuration.encode()).as_bytes() {
         return Err(Error::corrupt("configuration", "it is not the one that the keys were made for"));

@@ -111,3 +111,182 @@ fn put(level: u8, items: Vec<Item>, writer: &BlobWriter<'_>) -> Result<Item> {
     let link = writer.put(Kind::List, &list.encode(), &list.links())?;
     Ok(Item::List { len, link })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::BlobId;
+    use crate::store::memory::MemoryStore;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A chunk that is nowhere: its id does not begin with 0 unless `n` is a multiple of 1,000.
+    fn chunk(store: &MemoryStore, n: u64, len: u64) -> Item {
+        let mut id = *blake3::hash(&n.to_le_bytes()).as_bytes();
+        id[0] = if n.is_multiple_of(1000) { 0 } else { id[0].max(1) };
+        store.contents().pretended.insert(BlobId(id));
+        Item::Chunk { len, link: Reference { id: BlobId(id), ..Reference::default() } }
+    }
+
+    fn build(store: &MemoryStore, items: impl IntoIterator<Item = Item>) -> Result<Content> {
+        let writer = BlobWriter::new(store, store.sealer());
+        let mut builder = ListBuilder::new();
+        for item in items {
+            builder.push(item, &writer)?;
+        }
+        builder.finish(&writer)
+    }
+
+    fn list(store: &MemoryStore, link: Reference) -> List {
+        List::decode(&store.content(link.id, Kind::List), "list").unwrap()
+    }
+
+    /// Lists by level, in order, and the items of the lowest.
+    fn flatten(store: &MemoryStore, root: Reference) -> (Vec<Vec<List>>, Vec<Item>) {
+        let mut levels = vec![vec![list(store, root)]];
+        while levels[0][0].level > 0 {
+            let children: Vec<Item> = levels[0].iter().flat_map(|list| list.items.clone()).collect();
+            let lists = children.iter().map(|item| {
+                let list = list(store, item.link().unwrap());
+                assert_eq!(crate::list::total(&list.items), Some(item.covers()));
+                list
+            });
+            let lists = lists.collect();
+            levels.insert(0, lists);
+        }
+        for (level, lists) in levels.iter().enumerate() {
+            assert!(lists.iter().all(|list| usize::from(list.level) == level));
+        }
+        let items = levels[0].iter().flat_map(|list| list.items.clone()).collect();
+        (levels, items)
+    }
+
+    fn store() -> Arc<MemoryStore> {
+        MemoryStore::new()
+    }
+
+    #[test]
+    fn few_items_stay_in_the_entry() {
+        let store = store();
+        assert_eq!(build(&store, []).unwrap(), Content::Inline(vec![]));
+        let items: Vec<Item> = (1..=4).map(|n| chunk(&store, n, 10)).collect();
+        assert_eq!(build(&store, items.clone()).unwrap(), Content::Items { size: 40, items: items.clone() });
+        assert_eq!(
+            build(&store, items[..1].to_vec()).unwrap(),
+            Content::Items { size: 10, items: items[..1].to_vec() }
+        );
+        assert!(store.take_put().is_empty());
+        let more = [items, vec![Item::Hole { len: 2 }]].concat();
+        let Content::List { size: 42, root } = build(&store, more.clone()).unwrap() else { panic!() };
+        assert_eq!(list(&store, root), List { level: 0, items: more });
+        assert_eq!(store.take_put(), [root.id]);
+    }
+
+    #[test]
+    fn adjacent_holes_are_one() {
+        let store = store();
+        let [a, b] = [1, 2].map(|n| chunk(&store, n, 10));
+        let hole = |len| Item::Hole { len };
+        let content = build(&store, [hole(1), hole(2), a, hole(3), hole(4), hole(5), b]).unwrap();
+        assert_eq!(content, Content::Items { size: 35, items: vec![hole(3), a, hole(12), b] });
+        let content = build(&store, [a, b, hole(6), hole(1)]).unwrap();
+        assert_eq!(content, Content::Items { size: 27, items: vec![a, b, hole(7)] });
+        let content = build(&store, [hole(u64::MAX - 10), hole(10)]).unwrap();
+        assert_eq!(content, Content::Items { size: u64::MAX, items: vec![hole(u64::MAX)] });
+    }
+
+    #[test]
+    fn impossible_items_are_refused() {
+        let store = store();
+        let invalid = |items: Vec<Item>| matches!(build(&store, items), Err(Error::Invalid { .. }));
+        let id = chunk(&store, 1, 1).link().unwrap();
+        assert!(invalid(vec![Item::Hole { len: 0 }]));
+        assert!(invalid(vec![Item::Chunk { len: 0, link: id }]));
+        assert!(invalid(vec![Item::List { len: 1, link: id }]));
+        assert!(invalid(vec![Item::Hole { len: u64::MAX }, Item::Hole { len: 1 }]));
+        assert!(invalid(vec![Item::Hole { len: u64::MAX }, chunk(&store, 1, 1)]));
+    }
+
+    #[test]
+    fn lists_end_where_the_format_says() {
+        let store = store();
+        // An id begins with 0 at 1,000, 2,000, 3,000; then not before 4,096 items more.
+        let numbers = (1..=3000).chain(3001..=3050).chain((4001..).filter(|n| n % 1000 != 0).take(9000));
+        let items: Vec<Item> = numbers.map(|n| chunk(&store, n, 1)).collect();
+        let Content::List { root, .. } = build(&store, items.clone()).unwrap() else { panic!() };
+        let (levels, flat) = flatten(&store, root);
+        assert_eq!(flat, items);
+        assert_eq!(
+            levels[0].iter().map(|list| list.items.len()).collect::<Vec<_>>(),
+            [1000, 1000, 1000, 4096, 4096, 858]
+        );
+        // Not before 64 items.
+        let early: Vec<Item> =
+            [1000, 1, 2, 2000].into_iter().chain(3..62).chain([3000, 4000, 62]).map(|n| chunk(&store, n, 1)).collect();
+        let Content::List { root, .. } = build(&store, early).unwrap() else { panic!() };
+        assert_eq!(flatten(&store, root).0[0].iter().map(|list| list.items.len()).collect::<Vec<_>>(), [64, 2]);
+    }
+
+    #[test]
+    fn a_full_list_is_its_own_root() {
+        let store = store();
+        let items: Vec<Item> = (1..=1000).map(|n| chunk(&store, n, 1)).collect();
+        let Content::List { root, .. } = build(&store, items.clone()).unwrap() else { panic!() };
+        assert_eq!(list(&store, root), List { level: 0, items });
+        assert_eq!(store.take_put(), [root.id]);
+    }
+
+    #[test]
+    fn a_terabyte_changes_in_few_lists() {
+        let store = store();
+        let items: Vec<Item> = (1..=131_072).map(|n| chunk(&store, n, 8 * MIB)).collect();
+        let Content::List { size, root } = build(&store, items.clone()).unwrap() else { panic!() };
+        assert_eq!(size, 1 << 40);
+        let (levels, flat) = flatten(&store, root);
+        assert_eq!(flat, items);
+        let lists: usize = levels.iter().map(Vec::len).sum();
+        assert_eq!(store.take_put().len(), lists);
+        assert!(levels.len() >= 2);
+        assert_eq!(build(&store, items.clone()).unwrap(), Content::List { size, root });
+        assert!(store.take_put().is_empty(), "equal items make equal lists");
+        let mut changed = items.clone();
+        changed[70_123] = chunk(&store, 999_999, 8 * MIB);
+        build(&store, changed).unwrap();
+        // One list of each level; more if the id of a new one happens to end a list.
+        let few = levels.len()..=levels.len() + 2;
+        assert!(few.contains(&store.take_put().len()));
+        let mut inserted = items;
+        inserted.insert(70_123, chunk(&store, 999_999, 8 * MIB));
+        build(&store, inserted).unwrap();
+        assert!(few.contains(&store.take_put().len()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn nothing_is_lost_or_moved(numbers in prop::collection::vec((0u64..5000, 1u64..100, any::<bool>()), 0..400)) {
+            let store = store();
+            let items: Vec<Item> = numbers
+                .iter()
+                .map(|(n, len, hole)| if *hole { Item::Hole { len: *len } } else { chunk(&store, *n, *len) })
+                .collect();
+            let mut joined: Vec<Item> = Vec::new();
+            for item in &items {
+                match (joined.last_mut(), item) {
+                    (Some(Item::Hole { len }), Item::Hole { len: more }) => *len += more,
+                    _ => joined.push(*item),
+                }
+            }
+            let content = build(&store, items).unwrap();
+            prop_assert_eq!(Some(content.size()), crate::list::total(&joined));
+            match content {
+                Content::Inline(bytes) => prop_assert!(bytes.is_empty() && joined.is_empty()),
+                Content::Items { items, .. } => prop_assert!(items == joined && joined.len() <= 4),
+                Content::List { root, .. } => prop_assert!(flatten(&store, root).1 == joined && joined.len() > 4),
+            }
+        }
+    }
+}

@@ -159,3 +159,175 @@ fn check(name: &[u8], entry: &[u8], links: &[BlobId]) -> Result<()> {
 fn refused(name: &[u8], reason: impl Into<String>) -> Error {
     Error::invalid(format!("entry `{}`", name.escape_ascii()), reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::list::Item;
+    use crate::store::memory::MemoryStore;
+    use crate::tree::{Attributes, Content, Node, Time, Tree};
+
+    fn entry(name: &str, node: Node) -> Entry {
+        let modified = Time { seconds: 1_700_000_000, nanoseconds: 123_456_789 };
+        let attributes = Attributes { mode: 0o644, user: b"root".to_vec(), modified, ..Attributes::default() };
+        Entry { name: name.into(), attributes, node }
+    }
+
+    fn entries(count: usize) -> Vec<Entry> {
+        (0..count).map(|n| entry(&format!("file-{n:06}"), Node::File(Content::Inline(vec![7; n % 90])))).collect()
+    }
+
+    fn push(builder: &mut TreeBuilder, entry: &Entry, writer: &BlobWriter<'_>) -> Result<()> {
+        builder.push(&entry.name, &entry.encode(), &entry.links(), writer)
+    }
+
+    fn build(store: &MemoryStore, entries: &[Entry]) -> Result<Reference> {
+        let writer = BlobWriter::new(store, store.sealer());
+        let mut builder = TreeBuilder::new();
+        for entry in entries {
+            push(&mut builder, entry, &writer)?;
+        }
+        builder.finish(&writer)
+    }
+
+    fn tree(store: &MemoryStore, link: Reference) -> Tree {
+        Tree::decode(&store.content(link.id, Kind::Tree), "tree").unwrap()
+    }
+
+    /// Nodes by level, in order; each begins with the name announced.
+    fn levels(store: &MemoryStore, root: Reference) -> Vec<Vec<Tree>> {
+        let mut levels = vec![vec![tree(store, root)]];
+        while levels[0][0].level() > 0 {
+            let level = levels[0][0].level();
+            let mut below = Vec::new();
+            for node in &levels[0] {
+                let Tree::Inner { children, .. } = node else { panic!() };
+                for (name, link) in children {
+                    let child = tree(store, *link);
+                    assert_eq!(child.first_name(), Some(name.as_slice()));
+                    assert_eq!(child.level(), level - 1);
+                    below.push(child);
+                }
+            }
+            levels.insert(0, below);
+        }
+        levels
+    }
+
+    fn leaves(levels: &[Vec<Tree>]) -> Vec<Vec<Entry>> {
+        let leaf = |node: &Tree| match node {
+            Tree::Leaf(entries) => entries.clone(),
+            Tree::Inner { .. } => panic!(),
+        };
+        levels[0].iter().map(leaf).collect()
+    }
+
+    #[test]
+    fn an_empty_directory_has_a_node() {
+        let store = MemoryStore::new();
+        let root = build(&store, &[]).unwrap();
+        assert_eq!(tree(&store, root), Tree::Leaf(vec![]));
+    }
+
+    #[test]
+    fn nodes_end_where_the_format_says() {
+        let store = MemoryStore::new();
+        let entries = entries(30_000);
+        let root = build(&store, &entries).unwrap();
+        let levels = levels(&store, root);
+        assert!(levels.len() >= 2);
+        let leaves = leaves(&levels);
+        assert_eq!(leaves.concat(), entries);
+        let splits = |entry: &Entry| store.keys.write.splits(&entry.name);
+        let len = |entries: &[Entry]| entries.iter().map(|entry| entry.encode().len()).sum::<usize>();
+        for leaf in &leaves[..leaves.len() - 1] {
+            let before = len(&leaf[..leaf.len() - 1]);
+            assert!(before < SPLIT_BYTES_MAX);
+            assert!(len(leaf) >= SPLIT_BYTES_MAX || len(leaf) >= SPLIT_BYTES_MIN && splits(leaf.last().unwrap()));
+        }
+        for leaf in leaves {
+            let may_end = |at: &usize| len(&leaf[..=*at]) >= SPLIT_BYTES_MIN && splits(&leaf[*at]);
+            assert_eq!((0..leaf.len() - 1).find(may_end), None, "it should have ended earlier");
+        }
+    }
+
+    #[test]
+    fn one_change_of_many_makes_one_node_of_each_level() {
+        let store = MemoryStore::new();
+        let mut entries = entries(100_000);
+        let root = build(&store, &entries).unwrap();
+        let levels = levels(&store, root);
+        assert_eq!(store.take_put().len(), levels.iter().map(Vec::len).sum::<usize>());
+        assert_eq!(build(&store, &entries).unwrap(), root, "equal entries make equal nodes");
+        assert!(store.take_put().is_empty());
+        entries[54_321].attributes.modified.nanoseconds += 1;
+        assert_ne!(build(&store, &entries).unwrap(), root);
+        assert_eq!(store.take_put().len(), levels.len());
+        entries.remove(12_345);
+        build(&store, &entries).unwrap();
+        assert!(store.take_put().len() <= levels.len() + 2);
+    }
+
+    #[test]
+    fn large_entries_end_their_node() {
+        let store = MemoryStore::new();
+        let large = |name: &str| {
+            let mut entry = entry(name, Node::Fifo);
+            entry.attributes.xattrs = vec![(b"user.x".to_vec(), vec![1; (1 << 20) - 6])];
+            entry
+        };
+        let entries = [entry("a", Node::Socket), large("b"), large("c"), entry("d", Node::Fifo)];
+        let root = build(&store, &entries).unwrap();
+        let leaves = leaves(&levels(&store, root));
+        assert_eq!(leaves, [entries[..2].to_vec(), entries[2..3].to_vec(), entries[3..].to_vec()]);
+    }
+
+    #[test]
+    fn a_node_never_has_more_links_than_a_record_may() {
+        let store = MemoryStore::new();
+        // Below 256 KiB with as many links as fit there, then an entry with as many as an entry may have.
+        let items = |count: u32| -> Vec<Item> {
+            let id = |n: u32| BlobId(*blake3::hash(&n.to_le_bytes()).as_bytes());
+            let link = |n| Reference { id: id(n), ..Reference::default() };
+            (0..count).map(|n| Item::Chunk { len: 1, link: link(n) }).collect()
+        };
+        let file = |name: &str, count: u32| {
+            entry(name, Node::File(Content::Items { size: u64::from(count), items: items(count) }))
+        };
+        let entries = [file("a", 5000), file("b", 65_536), file("c", 1)];
+        for entry in &entries {
+            store.contents().pretended.extend(entry.links());
+        }
+        let root = build(&store, &entries).unwrap();
+        assert_eq!(leaves(&levels(&store, root)), entries.map(|entry| vec![entry]));
+    }
+
+    #[test]
+    fn what_is_not_as_announced_is_refused() {
+        let store = MemoryStore::new();
+        let writer = BlobWriter::new(&*store, store.sealer());
+        let link = Reference { id: BlobId([1; 32]), ..Reference::default() };
+        store.contents().pretended.insert(link.id);
+        let directory = entry("b", Node::Directory(link));
+        let bytes = directory.encode();
+        let attempt = |name: &[u8], entry: &[u8], links: &[BlobId]| {
+            let mut builder = TreeBuilder::new();
+            builder.push(b"a", &super::tests::entry("a", Node::Fifo).encode(), &[], &writer).unwrap();
+            match builder.push(name, entry, links, &writer) {
+                Ok(()) => true,
+                Err(Error::Invalid { .. }) => false,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(attempt(b"b", &bytes, &[link.id]));
+        assert!(attempt(b"b", &bytes, &[link.id, link.id]));
+        assert!(!attempt(b"b", &bytes, &[]), "links");
+        assert!(!attempt(b"b", &bytes, &[link.id, BlobId([2; 32])]), "links");
+        assert!(!attempt(b"c", &bytes, &[link.id]), "name");
+        assert!(!attempt(b"b", &bytes[1..], &[link.id]), "damaged");
+        assert!(!attempt(b"b", &[&bytes[..], &[0]].concat(), &[link.id]), "damaged");
+        for name in ["a", "A", "../b", ""] {
+            assert!(!attempt(name.as_bytes(), &entry(name, Node::Fifo).encode(), &[]), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Seeded data sets: the same size and seed give the same bytes on every machine.
+//!
+//! The shapes are those of the figures that the project aims at: an ERP's database dump with its next night, and a source tree with its
+//! next version.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+/// SplitMix64: small, fast, good enough for corpora, and ours to keep stable.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    /// Small numbers far more often than large ones, as words in a text.
+    fn skewed(&mut self, n: u64) -> u64 {
+        let (a, b) = (self.below(n), self.below(n));
+        self.below(a.min(b).max(1))
+    }
+}
+
+/// Two thousand words made of syllables.
+pub struct Words(Vec<String>);
+
+impl Words {
+    pub fn new() -> Self {
+        let mut random = Random::new(11);
+        let syllables = [
+            "ba", "cor", "de", "fin", "gra", "hel", "in", "ju", "kal", "lo", "mer", "nos", "or", "pre", "qui", "ras",
+            "sta", "ter", "un", "vel",
+        ];
+        let word = |random: &mut Random| {
+            (0..2 + random.below(3))
+                .filter_map(|_| syllables.get(usize::try_from(random.below(20)).ok()?))
+                .copied()
+                .collect()
+        };
+        Words((0..2000).map(|_| word(&mut random)).collect())
+    }
+
+    fn pick(&self, random: &mut Random) -> &str {
+        usize::try_from(random.skewed(2000)).ok().and_then(|at| self.0.get(at)).map_or("", String::as_str)
+    }
+}
+
+/// A plain SQL dump of about `bytes`. `night` 0 is the first; each later night has 2 % more rows, and 1 % of rows updated,
+/// most of them among the newest.
+pub fn dump(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
+    let words = Words::new();
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let rows_first = bytes / 190;
+    writeln!(out, "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n")?;
+    for (table, share) in [("res_partner", 10), ("account_move_line", 50), ("mail_message", 25), ("stock_move", 15)] {
+        writeln!(out, "COPY public.{table} (id, create_uid, create_date, name, ref, amount, note) FROM stdin;")?;
+        let first = rows_first * share / 100;
+        let rows = first + first * 2 * night / 100;
+        for id in 0..rows {
+            let row = row(&words, table, id, last_update(id, rows, night));
+            out.write_all(row.as_bytes())?;
+        }
+        writeln!(out, "\\.\n")?;
+    }
+    out.flush()
+}
+
+/// The last night on which a row was updated.
+fn last_update(id: u64, rows: u64, night: u64) -> u64 {
+    let newest = id * 10 > rows * 9;
+    let chance = |night: u64| Random::new(id * 131 + night).below(1000);
+    (1..=night).rev().find(|night| chance(*night) < if newest { 55 } else { 5 }).unwrap_or(0)
+}
+
+fn row(words: &Words, table: &str, id: u64, version: u64) -> String {
+    let mut random = Random::new(id ^ version << 48 ^ u64::from(table.as_bytes().first().copied().unwrap_or(0)) << 40);
+    let mut note = String::new();
+    for _ in 0..4 + random.below(14) {
+        note.push_str(words.pick(&mut random));
+        note.push(' ');
+    }
+    let (day, second) = (random.below(28) + 1, random.below(86_400));
+    format!(
+        "{id}\t{}\t2026-{:02}-{day:02} {:02}:{:02}:{:02}.{:06}\t{} {}\tREF/{:08x}\t{}.{:02}\t{note}\n",
+        random.below(40),
+        1 + id % 12,
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        random.below(1_000_000),
+        words.pick(&mut random),
+        words.pick(&mut random),
+        random.next() >> 32,
+        random.below(100_000),
+        random.below(100)
+    )
+}
+
+/// A tree of about `entries` files in directories, 14 kB each on average, one in sixteen of them not compressible.
+pub fn tree(root: &Path, entries: u64) -> io::Result<()> {
+    let words = Words::new();
+    for n in 0..entries {
+        let directory = root.join(format!("part{:02}/mod{:03}", n / 5000, n / 30 % 170));
+        if n % 30 == 0 {
+            fs::create_dir_all(&directory)?;
+        }
+        file(
+            &words,
+            &directory
+                .join(format!("{}_{n}.c", words.0.get(usize::try_from(n % 2000).unwrap_or(0)).map_or("x", |w| w))),
+            n,
+            0,
+        )?;
+    }
+    Ok(())
+}
+
+/// The next version: one file in 36 changed.
+pub fn tree_next(root: &Path, entries: u64) -> io::Result<()> {
+    let words = Words::new();
+    for n in (0..entries).step_by(36) {
+        let directory = root.join(format!("part{:02}/mod{:03}", n / 5000, n / 30 % 170));
+        file(
+            &words,
+            &directory
+                .join(format!("{}_{n}.c", words.0.get(usize::try_from(n % 2000).unwrap_or(0)).map_or("x", |w| w))),
+            n,
+            1,
+        )?;
+    }
+    Ok(())
+}
+
+fn file(words: &Words, path: &Path, n: u64, version: u64) -> io::Result<()> {
+    let mut random = Random::new(n * 77 + 5);
+    let size = 200 + random.below(9_000) + if random.below(8) == 0 { random.below(150_000) } else { 0 };
+    let mut out = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 100);
+    let changed_at = if version > 0 { size / 2 } else { u64::MAX };
+    while (out.len() as u64) < size {
+        if out.len() as u64 >= changed_at && out.len() as u64 <= changed_at + 60 {
+            out.extend_from_slice(format!("    changed_in_version_{version}();\n").as_bytes());
+        }
+        if n.is_multiple_of(16) {
+            out.extend_from_slice(&random.next().to_le_bytes());
+        } else {
+            let line = format!(
+                "    {}_{}({}, 0x{:x});\n",
+                words.pick(&mut random),
+                words.pick(&mut random),
+                words.pick(&mut random),
+                random.below(4096)
+            );
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+    fs::write(path, out)
+}

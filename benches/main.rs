@@ -1,0 +1,152 @@
+//! One command that measures whole programs: makes seeded corpora, runs Nightkeep and every installed peer on them in
+//! turn, and prints medians and ratios as Markdown (and JSON with `--json FILE`).
+//!
+//! Wall-clock figures of a shared machine say little alone: compare the columns of one run.
+
+mod corpus;
+
+mod measure;
+
+mod peer;
+
+use clap::Parser;
+use measure::{Figures, Measurement};
+use peer::Peer;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Parser)]
+#[command(about = "Measures Nightkeep and its peers on the same corpora in the same run")]
+struct Arguments {
+    /// Scale of the corpora: 1 is a dump of 494 MB and a tree of 98,000 files
+    #[arg(long, default_value_t = 0.25)]
+    size: f64,
+    /// Only corpora whose name contains this: dump, tree
+    #[arg(long)]
+    only: Option<String>,
+    /// Rounds; medians are printed
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Where corpora and repositories are made; needs about six times the corpora
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Also write all figures here
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// The nightkeep program; by default the one built beside this
+    #[arg(long)]
+    nightkeep: Option<PathBuf>,
+}
+
+fn main() -> io::Result<()> {
+    let arguments = Arguments::parse();
+    let scratch = match &arguments.dir {
+        Some(dir) => tempfile::tempdir_in(dir)?,
+        None => tempfile::tempdir()?,
+    };
+    let nightkeep = match arguments.nightkeep {
+        Some(program) => program,
+        None => std::env::current_exe()?.with_file_name("nightkeep"),
+    };
+    let peers = installed(&nightkeep);
+    let mut all = BTreeMap::new();
+    for name in ["dump", "tree"] {
+        if arguments.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+            continue;
+        }
+        let work = Work::new(name, arguments.size, scratch.path())?;
+        for round in 0..arguments.rounds {
+            for (peer, program) in &peers {
+                eprintln!("{name}, round {} of {}: {}", round + 1, arguments.rounds, peer.name());
+                work.run(*peer, program, scratch.path(), &mut all)?;
+            }
+        }
+    }
+    print!("{}", measure::markdown(&all, &peers.iter().map(|(peer, _)| *peer).collect::<Vec<_>>()));
+    if let Some(path) = arguments.json {
+        std::fs::write(path, measure::json(&all).to_string())?;
+    }
+    Ok(())
+}
+
+/// Peers that can be run; says of the others how to install them.
+fn installed(nightkeep: &Path) -> Vec<(Peer, PathBuf)> {
+    let mut found = Vec::new();
+    for peer in peer::ALL {
+        let program = if peer == Peer::Nightkeep { nightkeep.to_owned() } else { PathBuf::from(peer.name()) };
+        match peer.version(&program) {
+            Some(version) => {
+                println!("- {version}");
+                found.push((peer, program));
+            }
+            None => println!("- {} is missing ({})", peer.name(), peer.how_to_install()),
+        }
+    }
+    println!();
+    found
+}
+
+/// One corpus and how it changes.
+struct Work {
+    name: &'static str,
+    source: PathBuf,
+    size: f64,
+}
+
+impl Work {
+    fn new(name: &'static str, size: f64, scratch: &Path) -> io::Result<Work> {
+        let work = Work { name, source: scratch.join(name), size };
+        std::fs::create_dir_all(&work.source)?;
+        work.set(0)?;
+        Ok(work)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a scale times a constant, both small and positive"
+    )]
+    fn scaled(&self, full: f64) -> u64 {
+        (full * self.size) as u64
+    }
+
+    /// Brings the corpus to a night's state.
+    fn set(&self, night: u64) -> io::Result<()> {
+        match self.name {
+            "dump" => corpus::dump(&self.source.join("erp.sql"), self.scaled(494e6), night),
+            _ if night == 0 => corpus::tree(&self.source, self.scaled(98e3)),
+            _ => corpus::tree_next(&self.source, self.scaled(98e3)),
+        }
+    }
+
+    /// All work of one peer, in a fresh repository.
+    fn run(&self, peer: Peer, program: &Path, scratch: &Path, all: &mut Figures) -> io::Result<()> {
+        let state = tempfile::tempdir_in(scratch)?;
+        let state = state.path();
+        std::fs::create_dir_all(state.join("target"))?;
+        self.set(0)?;
+        let repository = state.join("repository");
+        let mut record = |work: &str, measurement: Measurement| {
+            let stored = measure::stored_bytes(&repository);
+            all.entry(format!("{}: {work}", self.name))
+                .or_default()
+                .entry(peer.name())
+                .or_default()
+                .push(Measurement { stored, ..measurement });
+        };
+        measure::run(peer.init(program, state))?;
+        record("first backup", measure::run(peer.backup(program, state, &self.source, 0))?);
+        record("unchanged backup", measure::run(peer.backup(program, state, &self.source, 1))?);
+        record("check with data", measure::run(peer.check(program, state))?);
+        record("restore", measure::run(peer.restore(program, state, &state.join("target"), 1))?);
+        self.set(1)?;
+        record("next backup", measure::run(peer.backup(program, state, &self.source, 2))?);
+        let mut prune = Measurement::default();
+        for command in peer.prune(program, state) {
+            prune.add(&measure::run(command)?);
+        }
+        record("forget and prune", prune);
+        Ok(())
+    }
+}

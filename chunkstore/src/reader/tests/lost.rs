@@ -1,0 +1,81 @@
+//! A record that is gone, and what serves in its place.
+
+use super::*;
+
+fn again(s: &Setup, kind: Kind, content: &[u8], links: &[BlobId]) -> BlobId {
+    let stored = s.writer().put(kind, content, links).unwrap();
+    stored.id
+}
+
+#[test]
+fn other_records_of_equal_content_serve() {
+    let s = Setup::new();
+    let chunk = s.chunk(b"some content");
+    let file = s.build_file(&[chunk; 6]);
+    let root = s.build(&[Entry { node: EntryNode::File(file.clone()), ..fifo("file") }]);
+    let Content::List { root: list, .. } = file else { panic!() };
+    let lost = [root.id, list.id, chunk.link().unwrap().id];
+    let contents = [Kind::Tree, Kind::List, Kind::Chunk].into_iter().zip(lost);
+    let contents: Vec<_> = contents.map(|(kind, id)| (kind, s.store.content(id, kind))).collect();
+    lost.iter().for_each(|id| s.store.lose(*id));
+    let read = || {
+        let reader = s.reader();
+        let entry = reader.lookup(root, b"file")?.unwrap();
+        let EntryNode::File(content) = entry.node else { panic!() };
+        reader.read_at(&content, 0, 15)
+    };
+    assert!(matches!(read(), Err(Error::Missing { object }) if object == format!("blob {}", root.id)));
+    for (at, (kind, content)) in contents.iter().enumerate() {
+        s.store.contents().pretended.extend(lost);
+        let links = match kind {
+            Kind::Tree => vec![list.id],
+            Kind::List => vec![lost[2]],
+            Kind::Chunk => vec![],
+        };
+        assert_ne!(again(&s, *kind, content, &links), lost[at]);
+        match lost.get(at + 1) {
+            Some(next) => {
+                assert!(matches!(read(), Err(Error::Missing { object }) if object == format!("blob {next}")));
+            }
+            None => assert_eq!(read().unwrap(), b"some contentsom"),
+        }
+    }
+}
+
+#[test]
+fn damaged_records_are_replaced_too() {
+    let s = Setup::new();
+    let link = s.chunk(b"some content").link().unwrap();
+    s.store.contents().records.get_mut(&link.id).unwrap().bytes[100] ^= 1;
+    let one = |reader: &Reader| reader.chunks(&[link]).unwrap().remove(0);
+    assert_eq!(damage(one(&s.reader())).0, format!("blob {}", link.id));
+    s.store.contents().tags.clear();
+    again(&s, Kind::Chunk, b"some content", &[]);
+    assert_eq!(one(&s.reader()).unwrap(), b"some content");
+}
+
+#[test]
+fn what_a_link_was_served_with_is_no_base() {
+    let s = Setup::new();
+    let [x, y] = [b"content of x", b"content of y"].map(|content| s.chunk(content).link().unwrap());
+    let tag = s.sealer.key.tag(Kind::Chunk, b"delta of x");
+    let record = s.sealer.seal_delta(tag, b"delta of x", &[(x.id, b"content of x".to_vec())]).unwrap();
+    let delta = Reference { id: s.store.insert(record, &s.sealer.capsule), tag: tag.half() };
+    // A hostile parent names x with the tag of y: that is served by y, to that parent alone.
+    let mixed = Reference { id: x.id, tag: y.tag };
+    let reader = s.reader();
+    let file = |link| Content::Items { size: 12, items: vec![Item::Chunk { len: 12, link }] };
+    assert_eq!(reader.read_at(&file(mixed), 0, 12).unwrap(), b"content of y");
+    assert_eq!(reader.read_at(&file(x), 0, 12).unwrap(), b"content of x");
+    assert_eq!(reader.chunks(&[delta]).unwrap().remove(0).unwrap(), b"delta of x");
+}
+
+#[test]
+fn a_missing_capsule_is_named() {
+    let s = Setup::new();
+    let link = s.chunk(b"some content").link().unwrap();
+    s.store.contents().capsules.clear();
+    assert!(
+        matches!(s.reader().chunks(&[link]).unwrap().remove(0), Err(Error::Missing { object }) if object.contains("capsule"))
+    );
+}

@@ -1,0 +1,438 @@
+//! One name of a directory into an entry: opened, read, compared with itself before and after.
+//!
+//! What is open is the truth, not what was listed: a file that was replaced meanwhile is saved as it is now. Whatever
+//! cannot be saved as it should is reported, and never remembered as unchanged.
+
+use super::Report;
+use super::chunks::Chunks;
+use super::cut::{Cutter, Storing};
+use super::unchanged::frame::{Key, is_settled, key};
+use crate::metadata::capture::{Names, Place, Stat, attributes};
+use chunkstore::Result;
+use chunkstore::chunker::Chunker;
+use chunkstore::id::{BlobId, Reference};
+use chunkstore::list::Item;
+use chunkstore::tree::{Attributes, Content, Entry, Node, Time};
+use chunkstore::writer::ListBuilder;
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Files up to this size, without holes, are read whole.
+pub const SMALL_BYTES_MAX: u64 = 1 << 20;
+/// A file that changes while it is read is read again so many times.
+const RETRIES: usize = 3;
+
+/// A name that is to be read.
+pub struct Job {
+    pub directory: Arc<OwnedFd>,
+    pub name: Vec<u8>,
+    pub path: Vec<u8>,
+    pub stat: Stat,
+    /// The encoded entry that the last backup saved under this path.
+    pub previous: Option<Vec<u8>>,
+}
+
+/// What became of it.
+pub struct Saved {
+    pub name: Vec<u8>,
+    pub entry: Vec<u8>,
+    pub links: Vec<BlobId>,
+    pub key: Key,
+    /// It may be taken for unchanged as long as its key is the same.
+    pub usable: bool,
+    pub verb: Verb,
+    pub file_type: FileType,
+    pub size: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    New,
+    Changed,
+    Unchanged,
+}
+
+/// What reading needs.
+pub struct Reading<'a> {
+    pub names: &'a Names,
+    pub report: &'a Report<'a>,
+    pub chunker: &'a Chunker,
+    pub chunks: &'a Chunks<'a>,
+    pub inline_bytes_max: u64,
+    pub read_bytes: AtomicU64,
+}
+
+enum Opened {
+    Regular(File, Stat),
+    /// A type that is not opened.
+    Special(Stat),
+}
+
+/// A file that was read, but for the naming of its chunks.
+struct Draft {
+    content: Drafted,
+    stat: Stat,
+    moment: Time,
+    is_steady: bool,
+    /// Nothing of the attributes had to be left out.
+    is_whole: bool,
+    attributes: Attributes,
+}
+
+enum Drafted {
+    Node(Node),
+    /// Chunks at these places of a buffer.
+    Chunks(Vec<Range<usize>>),
+}
+
+impl Drafted {
+    /// How long a file's content is.
+    fn len(&self) -> u64 {
+        match self {
+            Drafted::Node(Node::File(content)) => content.size(),
+            Drafted::Node(_) => 0,
+            Drafted::Chunks(places) => places.iter().map(|place| place.len() as u64).sum(),
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// Reads small files and special ones, in order; all their chunks are asked for at once. `None` stands for what
+    /// could not be saved. `buffer` is any.
+    pub fn small(&self, jobs: Vec<Job>, buffer: &mut Vec<u8>) -> Result<Vec<Option<Saved>>> {
+        buffer.clear();
+        let mut drafts = Vec::with_capacity(jobs.len());
+        for job in &jobs {
+            self.chunks.halt.check()?;
+            drafts.push(self.draft(job, buffer)?);
+        }
+        let places = drafts.iter().flatten().flat_map(|draft| match &draft.content {
+            Drafted::Chunks(places) => places.as_slice(),
+            Drafted::Node(_) => &[],
+        });
+        let pieces: Vec<&[u8]> = places.map(|place| buffer.get(place.clone()).unwrap_or_default()).collect();
+        let mut references = if pieces.is_empty() { Vec::new() } else { self.chunks.put(&pieces)? }.into_iter();
+        let saved = jobs
+            .into_iter()
+            .zip(drafts)
+            .map(|(job, draft)| draft.map(|draft| self.save(job, draft, &mut references)).transpose());
+        saved.collect()
+    }
+
+    /// Reads a large file or one with holes.
+    pub fn large(&self, job: Job, storing: Storing<'_>) -> Result<Option<Saved>> {
+        let mut kept = None;
+        for _ in 0..=RETRIES {
+            self.chunks.halt.check()?;
+            let moment = now();
+            let (file, stat) = match self.open(&job) {
+                Some(Opened::Regular(file, stat)) => (file, stat),
+                Some(Opened::Special(_)) => {
+                    return Ok(self.small(vec![job], &mut Vec::new())?.into_iter().flatten().next());
+                }
+                None => return Ok(None),
+            };
+            let content = match self.content(&file, &stat, storing)? {
+                Ok(content) => content,
+                Err(error) => {
+                    self.report.problem(&job.path, &error.to_string());
+                    return Ok(None);
+                }
+            };
+            let is_steady = content.size() == stat.size && self.is_same_after(&file, &stat);
+            let content = Drafted::Node(Node::File(content));
+            let (attributes, is_whole) = self.attributes(&job, Place::Open(file.as_fd()), &stat);
+            kept = Some(Draft { content, stat, moment, is_steady, is_whole, attributes });
+            if is_steady {
+                break;
+            }
+        }
+        let Some(draft) = kept else { return Ok(None) };
+        if !draft.is_steady {
+            self.report_unsteady(&job);
+        }
+        self.save(job, draft, &mut std::iter::empty()).map(Some)
+    }
+
+    /// A small file into the buffer, cut; or whatever else it is.
+    fn draft(&self, job: &Job, buffer: &mut Vec<u8>) -> Result<Option<Draft>> {
+        let start = buffer.len();
+        let mut kept = None;
+        for _ in 0..=RETRIES {
+            buffer.truncate(start);
+            let moment = now();
+            let (file, stat) = match self.open(job) {
+                Some(Opened::Regular(file, stat)) => (file, stat),
+                Some(Opened::Special(stat)) => return Ok(self.draft_special(job, &stat, moment)),
+                None => return Ok(None),
+            };
+            let content = match self.small_content(&file, &stat, buffer)? {
+                Ok(content) => content,
+                Err(error) => return Ok(self.unreadable(job, &error)),
+            };
+            let is_steady = content.len() == stat.size && self.is_same_after(&file, &stat);
+            let (attributes, is_whole) = self.attributes(job, Place::Open(file.as_fd()), &stat);
+            kept = Some(Draft { content, stat, moment, is_steady, is_whole, attributes });
+            if is_steady {
+                break;
+            }
+        }
+        if kept.as_ref().is_some_and(|draft| !draft.is_steady) {
+            self.report_unsteady(job);
+        }
+        Ok(kept)
+    }
+
+    fn small_content(&self, file: &File, stat: &Stat, buffer: &mut Vec<u8>) -> Result<io::Result<Drafted>> {
+        let has_holes = stat.size > self.inline_bytes_max
+            && stat.may_have_holes()
+            && next_data(file, 0, stat.size) != (0..stat.size);
+        // Or it has grown since it was listed.
+        if has_holes || stat.size > 2 * SMALL_BYTES_MAX {
+            return Ok(self.content(file, stat, Storing::Here)?.map(|content| Drafted::Node(Node::File(content))));
+        }
+        let start = buffer.len();
+        Ok(self.read_whole(file, stat.size, buffer).map(|()| self.cut_small(buffer, start)))
+    }
+
+    fn draft_special(&self, job: &Job, stat: &Stat, moment: Time) -> Option<Draft> {
+        let (major, minor) = stat.special;
+        let node = match stat.file_type() {
+            FileType::Symlink => match rustix::fs::readlinkat(job.directory.as_fd(), &*job.name, Vec::new()) {
+                Ok(target) => Node::Symlink(target.into_bytes()),
+                Err(error) => return self.unreadable(job, &error.into()),
+            },
+            FileType::Fifo => Node::Fifo,
+            FileType::Socket => Node::Socket,
+            FileType::CharacterDevice => Node::CharacterDevice { major, minor },
+            FileType::BlockDevice => Node::BlockDevice { major, minor },
+            _ => {
+                self.report.problem(&job.path, "it became a directory, or something unknown, while it was read");
+                return None;
+            }
+        };
+        let place = Place::Named(job.directory.as_fd(), &job.name);
+        let (attributes, is_whole) = self.attributes(job, place, stat);
+        Some(Draft { content: Drafted::Node(node), stat: *stat, moment, is_steady: true, is_whole, attributes })
+    }
+
+    fn unreadable<T>(&self, job: &Job, error: &io::Error) -> Option<T> {
+        self.report.problem(&job.path, &error.to_string());
+        None
+    }
+
+    fn report_unsteady(&self, job: &Job) {
+        self.report.problem(&job.path, "it changed while it was read; the last reading is kept");
+    }
+
+    /// Opens what is there now. `None`: nothing can be, and that was reported.
+    fn open(&self, job: &Job) -> Option<Opened> {
+        if !job.stat.is_regular() {
+            return match Stat::at(job.directory.as_fd(), &job.name) {
+                // A regular file where there was something else: once more, as such.
+                Ok(stat) if stat.is_regular() => self.open_regular(job),
+                Ok(stat) => Some(Opened::Special(stat)),
+                Err(error) => self.unreadable(job, &vanished(error)),
+            };
+        }
+        self.open_regular(job)
+    }
+
+    fn open_regular(&self, job: &Job) -> Option<Opened> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let open = |more| rustix::fs::openat(job.directory.as_fd(), &*job.name, flags | more, Mode::empty());
+        let mut failure = Errno::LOOP;
+        for _ in 0..=RETRIES {
+            let opened = match open(OFlags::NOATIME) {
+                Err(Errno::PERM) => open(OFlags::empty()),
+                opened => opened,
+            };
+            let stat = match &opened {
+                Ok(file) => Stat::of(file.as_fd()),
+                Err(_) => Stat::at(job.directory.as_fd(), &job.name),
+            };
+            match (opened, stat) {
+                (Ok(file), Ok(stat)) if stat.is_regular() => return Some(Opened::Regular(file.into(), stat)),
+                (_, Ok(stat)) if !stat.is_regular() => return Some(Opened::Special(stat)),
+                (Err(error), Ok(_)) if !matches!(error, Errno::LOOP | Errno::NXIO) => {
+                    return self.unreadable(job, &error.into());
+                }
+                (Err(error), Ok(_)) => failure = error,
+                (_, Err(error)) => return self.unreadable(job, &vanished(error)),
+                (Ok(_), Ok(_)) => (),
+            }
+        }
+        self.unreadable(job, &failure.into())
+    }
+
+    /// The attributes, and whether they are all there are.
+    fn attributes(&self, job: &Job, place: Place<'_>, stat: &Stat) -> (Attributes, bool) {
+        let mut is_whole = true;
+        let attributes = attributes(place, stat, self.names, &mut |what, error| {
+            is_whole = false;
+            self.report.problem(&job.path, &format!("{} cannot be read: {error}", String::from_utf8_lossy(what)));
+        });
+        (attributes, is_whole)
+    }
+
+    fn is_same_after(&self, file: &File, before: &Stat) -> bool {
+        Stat::of(file.as_fd()).is_ok_and(|after| after.is_same_state(before))
+    }
+
+    /// Appends up to `size` bytes of a file.
+    fn read_whole(&self, file: &File, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let start = buffer.len();
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        buffer.resize(start + size, 0);
+        let mut len = 0;
+        while len < size {
+            let room = buffer.get_mut(start + len..).unwrap_or_default();
+            match file.read_at(room, len as u64) {
+                Ok(0) => break,
+                Ok(more) => len += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => {
+                    buffer.truncate(start);
+                    return Err(error);
+                }
+            }
+        }
+        buffer.truncate(start + len);
+        self.count_bytes(len as u64);
+        Ok(())
+    }
+
+    /// What was read from `start` on: inline, or chunks in place.
+    fn cut_small(&self, buffer: &mut Vec<u8>, start: usize) -> Drafted {
+        let content = buffer.get(start..).unwrap_or_default();
+        if content.len() as u64 <= self.inline_bytes_max {
+            let inline = Node::File(Content::Inline(content.to_vec()));
+            buffer.truncate(start);
+            return Drafted::Node(inline);
+        }
+        let mut places = Vec::new();
+        let mut at = start;
+        while let Some(len) = self.chunker.cut(buffer.get(at..).unwrap_or_default(), true) {
+            places.push(at..at + len);
+            at += len;
+        }
+        Drafted::Chunks(places)
+    }
+
+    /// Stretch by stretch, up to the size that the file had when it was opened. Holes are not read.
+    fn content(&self, file: &File, stat: &Stat, storing: Storing<'_>) -> Result<io::Result<Content>> {
+        let mut cutter = Cutter::new(self.chunker, self.chunks, storing);
+        let mut at = 0;
+        while at < stat.size {
+            let data = if stat.may_have_holes() { next_data(file, at, stat.size) } else { at..stat.size };
+            cutter.hole(data.start - at);
+            at = data.start;
+            let read = cutter.data(data.end - data.start, &mut |buffer| {
+                if self.chunks.halt.check().is_err() {
+                    return Err(io::Error::other("interrupted"));
+                }
+                let len = file.read_at(buffer, at)?;
+                at += len as u64;
+                self.count_bytes(len as u64);
+                Ok(len)
+            })?;
+            match read {
+                Ok(len) if len < data.end - data.start => break,
+                Ok(_) => (),
+                Err(error) => {
+                    self.chunks.halt.check()?;
+                    return Ok(Err(error));
+                }
+            }
+        }
+        if cutter.len() == 0 {
+            return Ok(Ok(Content::Inline(Vec::new())));
+        }
+        cutter.finish().map(Ok)
+    }
+
+    fn save(&self, job: Job, draft: Draft, references: &mut dyn Iterator<Item = Reference>) -> Result<Saved> {
+        let Draft { content, stat, moment, is_steady, is_whole, attributes } = draft;
+        let node = match content {
+            Drafted::Node(node) => node,
+            Drafted::Chunks(places) => {
+                let mut list = ListBuilder::new();
+                for (place, link) in places.iter().zip(references) {
+                    list.push(Item::Chunk { len: place.len() as u64, link }, self.chunks.writer)?;
+                }
+                Node::File(list.finish(self.chunks.writer)?)
+            }
+        };
+        let size = if let Node::File(content) = &node { content.size() } else { 0 };
+        let entry = Entry { name: job.name, attributes, node };
+        let encoded = entry.encode();
+        let verb = match job.previous {
+            None => Verb::New,
+            Some(previous) if previous == encoded => Verb::Unchanged,
+            Some(_) => Verb::Changed,
+        };
+        self.report.detail(verb.text(), &job.path);
+        self.report.monitor.counters().files_done.fetch_add(1, Ordering::Relaxed);
+        let links = entry.links();
+        Ok(Saved {
+            name: entry.name,
+            entry: encoded,
+            links,
+            key: key(&stat),
+            usable: is_steady && is_whole && is_settled(&stat, moment),
+            verb,
+            file_type: stat.file_type(),
+            size,
+        })
+    }
+
+    pub fn count_bytes(&self, len: u64) {
+        self.read_bytes.fetch_add(len, Ordering::Relaxed);
+        self.report.monitor.counters().bytes_done.fetch_add(len, Ordering::Relaxed);
+    }
+}
+
+impl Verb {
+    pub fn text(self) -> &'static str {
+        match self {
+            Verb::New => "new",
+            Verb::Changed => "changed",
+            Verb::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// The next stretch of data from `at` on; empty at `size` if there is none. A file system that knows of no holes
+/// has none.
+fn next_data(file: &File, at: u64, size: u64) -> Range<u64> {
+    let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start.clamp(at, size),
+        Err(Errno::NXIO) => return size..size,
+        Err(_) => return at..size,
+    };
+    let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+        Ok(end) if end > start => end.min(size),
+        _ => size,
+    };
+    start..end
+}
+
+fn vanished(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => io::Error::other("it vanished while it was read"),
+        _ => error,
+    }
+}
+
+pub fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() }
+}

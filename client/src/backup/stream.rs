@@ -1,0 +1,111 @@
+//! A stream under a file's name: standard input, or the output of a command that is committed only if it succeeds.
+
+use super::cut::Cutter;
+use super::read::Reading;
+use super::{StreamSource, pipeline};
+use chunkstore::tree::Content;
+use chunkstore::{Error, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// Reads the source to its end; a failed command is an error.
+pub fn read(source: &StreamSource, reading: &Reading<'_>) -> Result<Content> {
+    match source {
+        StreamSource::Stdin => cut(std::io::stdin().as_fd(), "standard input", reading),
+        StreamSource::Command(words) => {
+            let name = program(words);
+            let mut child = Running(start(words)?);
+            let output = child.0.stdout.take().ok_or_else(|| Error::invalid(&name, "its output is not open"))?;
+            let content = cut(output.as_fd(), &name, reading)?;
+            drop(output);
+            let status = child.0.wait().map_err(|error| Error::io("wait for", &name, error))?;
+            if status.success() { Ok(content) } else { Err(Error::invalid(format!("command {name}"), reason(status))) }
+        }
+    }
+}
+
+/// What may be told of a command: its program. Arguments may hold secrets.
+pub fn program(words: &[OsString]) -> String {
+    words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A command that does not outlive its reader.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            // It may end by itself in between; either way nobody reads it any more.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+fn start(words: &[OsString]) -> Result<Child> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::invalid("command", "none is given"));
+    };
+    let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    child.map_err(|error| Error::io("run", program.to_string_lossy(), error))
+}
+
+fn reason(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it failed with exit status {code}; nothing was saved"),
+        (None, Some(signal)) => format!("it was killed by signal {signal}; nothing was saved"),
+        (None, None) => "it failed; nothing was saved".into(),
+    }
+}
+
+/// What is short enough lies in its entry, the rest is cut into chunks.
+fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>) -> Result<Content> {
+    let halt = reading.chunks.halt;
+    let failed = |error| halt.check().err().unwrap_or_else(|| Error::io("read", name, error));
+    let mut start = vec![0; usize::try_from(reading.inline_bytes_max).unwrap_or(0) + 1];
+    let mut len = 0;
+    while let Some(room) = start.get_mut(len..).filter(|room| !room.is_empty()) {
+        match read_some(source, room, reading).map_err(failed)? {
+            0 => {
+                start.truncate(len);
+                return Ok(Content::Inline(start));
+            }
+            more => len += more,
+        }
+    }
+    pipeline::with_workers(reading.chunks, |storing| {
+        let mut cutter = Cutter::new(reading.chunker, reading.chunks, storing);
+        let mut start = start.as_slice();
+        let read = cutter.data(u64::MAX, &mut |buffer| {
+            if start.is_empty() { read_some(source, buffer, reading) } else { start.read(buffer) }
+        })?;
+        read.map_err(failed)?;
+        cutter.finish()
+    })
+}
+
+/// Waits for bytes no longer than it takes to notice that it is time to stop.
+fn read_some(source: BorrowedFd<'_>, buffer: &mut [u8], reading: &Reading<'_>) -> io::Result<usize> {
+    let patience = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    loop {
+        reading.chunks.halt.check().map_err(io::Error::other)?;
+        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(source, PollFlags::IN)], Some(&patience)) {
+            Ok(0) | Err(Errno::INTR) => continue,
+            Ok(_) => (),
+            Err(error) => return Err(error.into()),
+        }
+        match rustix::io::read(source, &mut *buffer) {
+            Ok(len) => {
+                reading.count_bytes(len as u64);
+                return Ok(len);
+            }
+            Err(Errno::INTR | Errno::AGAIN) => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

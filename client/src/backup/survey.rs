@@ -1,0 +1,228 @@
+//! Runs ahead: walks, compares with what is remembered, and says in order what there is. What must be read goes to
+//! others at once, so that its outcome is there, or on its way, when its turn comes.
+
+use super::Report;
+use super::halt::Halt;
+use super::pipeline::{Group, Large, Work};
+use super::read::{Job, SMALL_BYTES_MAX, Saved, now};
+use super::unchanged::frame::{Key, is_settled, key};
+use super::unchanged::{Finding, Unchanged};
+use super::walk::{Step, Walk};
+use crate::metadata::capture::{Names, Stat, attributes};
+use chunkstore::tree::Attributes;
+use chunkstore::{Error, Result};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A batch has at most so many events, and bytes of frames.
+const EVENTS_MAX: usize = 512;
+const FRAMES_BYTES_MAX: usize = 256 << 10;
+/// A group of small files has at most so many, in so many directories: that bounds open descriptors.
+const GROUP_FILES_MAX: usize = 64;
+const GROUP_DIRECTORIES_MAX: usize = 8;
+
+/// What came to pass, in the order of the walk.
+pub enum Event {
+    Enter(Box<Entered>),
+    /// A directory whose attributes are the same; its frame ends at this place in the batch.
+    EnterSame(usize),
+    /// What is remembered is still so: frames up to this place in the batch.
+    Same(usize),
+    /// The outcome of a read: which group of the batch, which of the group.
+    Read(usize, usize),
+    Leave,
+    /// The directory is the same with all that is in it; its frame ends at this place in the batch.
+    LeaveSame(usize),
+}
+
+/// A directory whose attributes are not remembered.
+pub struct Entered {
+    pub name: Vec<u8>,
+    pub key: Key,
+    pub usable: bool,
+    pub attributes: Attributes,
+}
+
+#[derive(Default)]
+pub struct Batch {
+    pub events: Vec<Event>,
+    pub frames: Vec<u8>,
+    pub groups: Vec<Receiver<Result<Vec<Option<Saved>>>>>,
+}
+
+/// Where findings and work go.
+pub struct Outlets {
+    pub batches: Sender<Batch>,
+    pub work: Sender<Work>,
+    pub large: Sender<Large>,
+}
+
+pub struct Survey<'a> {
+    walk: Walk<'a>,
+    unchanged: Unchanged<'a>,
+    names: &'a Names,
+    report: &'a Report<'a>,
+    halt: &'a Halt<'a>,
+    outlets: Outlets,
+    batch: Batch,
+    open: OpenGroup,
+    /// Of the directories that the walk is in.
+    keys: Vec<Key>,
+}
+
+/// The group of small files that is being filled; it is the batch's last group.
+#[derive(Default)]
+struct OpenGroup {
+    jobs: Vec<Job>,
+    done: Option<Sender<Result<Vec<Option<Saved>>>>>,
+    /// Its place among the batch's groups.
+    at: usize,
+    bytes: u64,
+    directories: usize,
+}
+
+/// Whoever was to take something has given up.
+fn gone() -> Error {
+    Error::Interrupted
+}
+
+impl<'a> Survey<'a> {
+    pub fn new(
+        walk: Walk<'a>,
+        unchanged: Unchanged<'a>,
+        names: &'a Names,
+        report: &'a Report<'a>,
+        halt: &'a Halt<'a>,
+        outlets: Outlets,
+    ) -> Survey<'a> {
+        let (batch, open) = (Batch::default(), OpenGroup::default());
+        Survey { walk, unchanged, names, report, halt, outlets, batch, open, keys: Vec::new() }
+    }
+
+    /// Walks to the end, unless it is interrupted. How many given paths were there.
+    pub fn run(mut self) -> usize {
+        while let Some(step) = self.walk.step() {
+            if self.halt.check().is_err() || self.take(step).is_err() {
+                return 0;
+            }
+        }
+        let found = self.walk.found();
+        // If nobody takes it any more, nobody asks how many were found.
+        let _ = self.close_batch();
+        found
+    }
+
+    fn take(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Enter(stat) => self.enter(&stat),
+            Step::Item(stat) => self.item(&stat)?,
+            Step::Leave => self.leave(),
+        }
+        if self.batch.events.len() >= EVENTS_MAX || self.batch.frames.len() >= FRAMES_BYTES_MAX {
+            self.close_batch()?;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, stat: &Stat) {
+        let (moment, key) = (now(), key(stat));
+        self.keys.push(key);
+        self.report.monitor.current(self.walk.path());
+        let finding = self.unchanged.enter(self.walk.name(), &key);
+        if finding == Finding::Same && self.take_found() {
+            self.batch.events.push(Event::EnterSame(self.batch.frames.len()));
+            return;
+        }
+        let mut is_whole = true;
+        let mut unreadable = |what: &[u8], error: std::io::Error| {
+            is_whole = false;
+            let reason = format!("{} cannot be read: {error}", String::from_utf8_lossy(what));
+            self.report.problem(self.walk.path(), &reason);
+        };
+        let attributes = match self.walk.place() {
+            Some(place) => attributes(place, stat, self.names, &mut unreadable),
+            None => Attributes::default(),
+        };
+        let (name, usable) = (self.walk.name().to_vec(), is_whole && is_settled(stat, moment));
+        self.batch.events.push(Event::Enter(Box::new(Entered { name, key, usable, attributes })));
+    }
+
+    fn leave(&mut self) {
+        let Some(key) = self.keys.pop() else { return };
+        let is_same = self.unchanged.leave(&key) == (Finding::Same, true) && self.take_found();
+        let event = if is_same { Event::LeaveSame(self.batch.frames.len()) } else { Event::Leave };
+        self.batch.events.push(event);
+    }
+
+    /// The frame that was found last into the batch.
+    fn take_found(&mut self) -> bool {
+        let found = self.unchanged.found().and_then(|(bytes, frame)| bytes.get(frame.all.clone()));
+        if let Some(frame) = found {
+            self.batch.frames.extend_from_slice(frame);
+        }
+        found.is_some()
+    }
+
+    fn item(&mut self, stat: &Stat) -> Result<()> {
+        let finding = self.unchanged.find(self.walk.name(), &key(stat));
+        if finding == Finding::Same && self.take_found() {
+            let end = self.batch.frames.len();
+            match self.batch.events.last_mut() {
+                Some(Event::Same(last)) => *last = end,
+                _ => self.batch.events.push(Event::Same(end)),
+            }
+            self.report.detail("unchanged", self.walk.path());
+            return Ok(());
+        }
+        let found = self.unchanged.found().filter(|_| finding != Finding::New);
+        let previous = found.and_then(|(bytes, frame)| bytes.get(frame.entry.clone())).map(<[u8]>::to_vec);
+        let Some(directory) = self.walk.directory().cloned() else { return Ok(()) };
+        let (name, path) = (self.walk.name().to_vec(), self.walk.path().to_vec());
+        self.read(Job { directory, name, path, stat: *stat, previous })
+    }
+
+    fn read(&mut self, job: Job) -> Result<()> {
+        let size = if job.stat.is_regular() { job.stat.size } else { 0 };
+        if size > SMALL_BYTES_MAX {
+            let (done, outcome) = bounded(1);
+            self.batch.events.push(Event::Read(self.batch.groups.len(), 0));
+            self.batch.groups.push(outcome);
+            return self.outlets.large.send(Large { job, done }).map_err(|_| gone());
+        }
+        let is_here = |last: &Job| Arc::<OwnedFd>::ptr_eq(&last.directory, &job.directory);
+        let mut is_elsewhere = !self.open.jobs.last().is_some_and(is_here);
+        if self.open.jobs.len() >= GROUP_FILES_MAX
+            || self.open.bytes + size > SMALL_BYTES_MAX
+            || (is_elsewhere && self.open.directories >= GROUP_DIRECTORIES_MAX)
+        {
+            self.close_group()?;
+            is_elsewhere = true;
+        }
+        if self.open.done.is_none() {
+            let (done, outcome) = bounded(1);
+            self.open.done = Some(done);
+            self.open.at = self.batch.groups.len();
+            self.batch.groups.push(outcome);
+        }
+        self.batch.events.push(Event::Read(self.open.at, self.open.jobs.len()));
+        self.open.directories += usize::from(is_elsewhere);
+        self.open.bytes += size;
+        self.open.jobs.push(job);
+        Ok(())
+    }
+
+    fn close_group(&mut self) -> Result<()> {
+        let OpenGroup { jobs, done, .. } = std::mem::take(&mut self.open);
+        match done {
+            Some(done) => self.outlets.work.send(Work::Group(Group { jobs, done })).map_err(|_| gone()),
+            None => Ok(()),
+        }
+    }
+
+    /// All that the batch waits for was sent before it.
+    fn close_batch(&mut self) -> Result<()> {
+        self.close_group()?;
+        self.outlets.batches.send(std::mem::take(&mut self.batch)).map_err(|_| gone())
+    }
+}

@@ -1,0 +1,611 @@
+//! The walk over what is to be saved: depth first, names ascending by bytes, a directory's subtree at its place.
+//!
+//! Everything is opened relative to the descriptor of its directory, so paths may have any length and names that are exchanged
+//! under the walk lead nowhere else. Symlinks are followed only on the way to a given path. What cannot be visited is
+//! reported and left out. Memory: the names of the directories on the way to the present one; descriptors: a fixed number.
+
+use crate::backup::Report;
+use crate::backup::exclude::{CACHE_SIGNATURE, CACHE_TAG, Excludes};
+use crate::backup::given::Branch;
+use crate::backup::names::{Kind, NameList};
+use crate::metadata::capture::{Place, Stat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// So many directories on the way stay open; those above are found again through `..`.
+const OPEN_MAX: usize = 64;
+
+/// What the walk came to. [`Walk::path`] and [`Walk::name`] tell which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// A directory; its entries follow, then `Leave`.
+    Enter(Stat),
+    /// Anything else.
+    Item(Stat),
+    /// The end of the directory that was entered last and not left yet.
+    Leave,
+}
+
+pub struct Walk<'a> {
+    excludes: &'a Excludes,
+    one_file_system: bool,
+    report: &'a Report<'a>,
+    root: Option<&'a Branch>,
+    stack: Vec<Level<'a>>,
+    path: Vec<u8>,
+    /// The part of the path before the last component, its slash included.
+    name_at: usize,
+    found: usize,
+    list_buffer: Vec<u8>,
+}
+
+/// A directory on the way.
+struct Level<'a> {
+    directory: Option<Arc<OwnedFd>>,
+    /// False: open as a place only.
+    readable: bool,
+    stat: Stat,
+    names: NameList,
+    next: usize,
+    branch: Option<&'a Branch>,
+    /// All of it is saved, not only what the branch names.
+    whole: bool,
+    path_len: usize,
+}
+
+/// How a directory is entered.
+#[derive(Clone, Copy)]
+struct Entrance<'a> {
+    branch: Option<&'a Branch>,
+    whole: bool,
+    /// The device to stay on; a given path may be anywhere.
+    device: Option<u64>,
+    follow: bool,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(root: &'a Branch, excludes: &'a Excludes, one_file_system: bool, report: &'a Report<'a>) -> Walk<'a> {
+        Walk {
+            excludes,
+            one_file_system,
+            report,
+            root: Some(root),
+            stack: Vec::new(),
+            path: Vec::new(),
+            name_at: 0,
+            found: 0,
+            list_buffer: Vec::with_capacity(64 << 10),
+        }
+    }
+
+    /// The absolute path of what the last step came to, empty for the root.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// The last component of the path, empty for the root.
+    pub fn name(&self) -> &[u8] {
+        self.path.get(self.name_at..).unwrap_or_default()
+    }
+
+    /// After `Enter` the directory itself, after `Item` the one that holds the item.
+    pub fn directory(&self) -> Option<&Arc<OwnedFd>> {
+        self.stack.last()?.directory.as_ref()
+    }
+
+    /// Where the attributes of the directory that was just entered are read.
+    pub fn place(&self) -> Option<Place<'_>> {
+        let level = self.stack.last()?;
+        let directory = level.directory.as_ref()?.as_fd();
+        Some(if level.readable { Place::Open(directory) } else { Place::Path(directory) })
+    }
+
+    /// How many given paths were there.
+    pub fn found(&self) -> usize {
+        self.found
+    }
+
+    /// The next step; `None` at the end.
+    pub fn step(&mut self) -> Option<Step> {
+        if let Some(root) = self.root.take() {
+            if root.whole {
+                self.found += 1;
+            }
+            let entrance = Entrance { branch: Some(root), whole: root.whole, device: None, follow: true };
+            return self.enter(entrance);
+        }
+        loop {
+            let level = self.stack.last_mut()?;
+            self.path.truncate(level.path_len);
+            let Some((name, kind)) = level.names.get(level.next) else { return self.leave() };
+            level.next += 1;
+            self.name_at = self.path.len() + 1;
+            self.path.push(b'/');
+            self.path.extend_from_slice(name);
+            if let Some(step) = self.visit(kind) {
+                return Some(step);
+            }
+        }
+    }
+
+    fn leave(&mut self) -> Option<Step> {
+        let level = self.stack.pop()?;
+        self.name_at = self.path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let Some(above) = self.stack.last_mut() else { return Some(Step::Leave) };
+        if above.directory.is_none() {
+            let path = self.path.get(..above.path_len).unwrap_or_default();
+            let again = level.directory.as_deref().and_then(|below| open_above(below.as_fd(), &above.stat));
+            let again = again.or_else(|| open_from_root(path, &above.stat));
+            if again.is_none() {
+                self.report.problem(path, "it was moved while it was read; the rest of it is left out");
+                above.next = above.names.len();
+            }
+            above.directory = again.map(Arc::new);
+        }
+        Some(Step::Leave)
+    }
+
+    /// Deals with the name at the end of the path. `None`: there is nothing to be saved.
+    fn visit(&mut self, kind: Kind) -> Option<Step> {
+        let level = self.stack.last()?;
+        let branch = level.branch.and_then(|branch| branch.children.get(self.name()));
+        let (whole, device) = (level.whole, level.stat.device);
+        let given = branch.is_some_and(|branch| branch.whole);
+        let mut stat = None;
+        let mut is_directory = kind == Kind::Directory;
+        if kind == Kind::Unknown {
+            let found = self.stat(branch, whole && !given)?;
+            is_directory = found.is_directory();
+            stat = Some(found);
+        }
+        // Only a name on the way to a given path is not listed or given itself.
+        let mut included = whole || given;
+        if whole && !given && self.excludes.has_patterns() && self.excludes.matches(&self.path, is_directory) {
+            self.report.detail("excluded", &self.path);
+            included = false;
+        }
+        if !included && branch.is_none() {
+            return None;
+        }
+        if given {
+            self.found += 1;
+        }
+        let device = (whole && !given).then_some(device);
+        let is_way = !included;
+        if is_directory {
+            return self.enter(Entrance { branch, whole: included, device, follow: is_way });
+        }
+        if let Some(branch) = branch {
+            self.report_unreachable(branch);
+        }
+        let stat = match stat {
+            _ if is_way => return None,
+            Some(stat) => stat,
+            None => self.stat(branch, true)?,
+        };
+        if stat.is_directory() {
+            return self.enter(Entrance { branch, whole: included, device, follow: false });
+        }
+        if !given && stat.is_regular() && self.excludes.is_too_large(stat.size) {
+            self.report.detail("excluded", &self.path);
+            return None;
+        }
+        Some(Step::Item(stat))
+    }
+
+    /// What the name at the end of the path is; the way to a given path may lead through a symlink.
+    fn stat(&self, branch: Option<&Branch>, is_listed: bool) -> Option<Stat> {
+        let directory = self.directory()?.as_fd();
+        let stat = Stat::at(directory, self.name());
+        let is_way = branch.is_some_and(|branch| !branch.whole) && !is_listed;
+        let stat = match stat {
+            Ok(stat) if is_way && !stat.is_directory() => follow(directory, self.name()).or(Ok(stat)),
+            stat => stat,
+        };
+        match (stat, branch) {
+            (Ok(stat), _) => Some(stat),
+            (Err(error), None) => {
+                self.report.problem(&self.path, &vanished(&error));
+                None
+            }
+            (Err(error), Some(branch)) => {
+                let reason = vanished(&error);
+                branch.each_given(&mut self.path.clone(), &mut |path| self.report.problem(path, &reason));
+                None
+            }
+        }
+    }
+
+    /// Given paths below something that is no directory.
+    fn report_unreachable(&self, branch: &Branch) {
+        for (name, child) in &branch.children {
+            let mut path = [&self.path, &b"/"[..], name].concat();
+            child.each_given(&mut path, &mut |path| {
+                self.report.problem(path, "a part of its path is not a directory that is saved");
+            });
+        }
+    }
+
+    fn enter(&mut self, entrance: Entrance<'a>) -> Option<Step> {
+        let above = self.stack.last().and_then(|level| level.directory.as_ref());
+        let (parent, name) = match above {
+            Some(above) => (above.as_fd(), self.name()),
+            None => (CWD, &b"/"[..]),
+        };
+        let (directory, readable) = match open_directory(parent, name, entrance.follow) {
+            Ok(opened) => opened,
+            // It was exchanged for something else since it was listed.
+            Err(Errno::NOTDIR | Errno::LOOP) if entrance.whole => {
+                return self.stat(entrance.branch, true).filter(|stat| !stat.is_directory()).map(Step::Item);
+            }
+            Err(error) => {
+                self.lose(entrance.branch, &error.into());
+                return None;
+            }
+        };
+        let stat = match Stat::of(directory.as_fd()) {
+            Ok(stat) => stat,
+            Err(error) => {
+                self.lose(entrance.branch, &error);
+                return None;
+            }
+        };
+        let is_foreign = self.one_file_system && entrance.device.is_some_and(|device| device != stat.device);
+        let whole = entrance.whole && !is_foreign;
+        let names = self.names(&directory, readable, whole, entrance.branch);
+        self.stack.push(Level {
+            directory: Some(Arc::new(directory)),
+            readable,
+            stat,
+            names,
+            next: 0,
+            branch: entrance.branch,
+            whole,
+            path_len: self.path.len(),
+        });
+        if let Some(far) = self.stack.len().checked_sub(OPEN_MAX).and_then(|at| self.stack.get_mut(at)) {
+            far.directory = None;
+        }
+        Some(Step::Enter(stat))
+    }
+
+    fn lose(&self, branch: Option<&Branch>, error: &std::io::Error) {
+        match branch {
+            None => self.report.problem(&self.path, &vanished(error)),
+            Some(branch) => {
+                let reason = vanished(error);
+                branch.each_given(&mut self.path.clone(), &mut |path| self.report.problem(path, &reason));
+            }
+        }
+    }
+
+    /// The names to visit in a directory, sorted.
+    fn names(&mut self, directory: &OwnedFd, readable: bool, whole: bool, branch: Option<&Branch>) -> NameList {
+        let mut names = NameList::default();
+        if whole && !readable {
+            self.report.problem(self.path_for_people(), "it cannot be listed: permission denied");
+        } else if whole {
+            let mut buffer = std::mem::take(&mut self.list_buffer);
+            if let Err(error) = names.read(directory.as_fd(), buffer.spare_capacity_mut()) {
+                self.report.problem(self.path_for_people(), &format!("it cannot be listed: {error}"));
+            }
+            self.list_buffer = buffer;
+            names.sort();
+            self.keep_markers(directory, &mut names);
+        }
+        for name in branch.iter().flat_map(|branch| branch.children.keys()) {
+            if !names.contains(name) {
+                names.push(name, Kind::Unknown);
+            }
+        }
+        names.sort();
+        names
+    }
+
+    fn path_for_people(&self) -> &[u8] {
+        if self.path.is_empty() { b"/" } else { &self.path }
+    }
+
+    /// In a directory that is marked as not worth saving, only the marks stay.
+    fn keep_markers(&self, directory: &OwnedFd, names: &mut NameList) {
+        let is_cache = self.excludes.caches && names.contains(CACHE_TAG) && has_signature(directory);
+        let is_marked = self.excludes.markers.iter().any(|marker| names.contains(marker));
+        if !is_cache && !is_marked {
+            return;
+        }
+        let markers = &self.excludes.markers;
+        names.retain(|name| (is_cache && name == CACHE_TAG) || markers.iter().any(|marker| marker == name));
+        self.report.detail("excluded", self.path_for_people());
+    }
+}
+
+fn vanished(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "it does not exist, or no longer".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn follow(directory: BorrowedFd<'_>, name: &[u8]) -> std::io::Result<Stat> {
+    Ok(Stat::from(&rustix::fs::statx(directory, name, AtFlags::empty(), StatxFlags::BASIC_STATS)?))
+}
+
+/// A directory and whether it can be listed; one that only can be passed through is open as a place.
+fn open_directory(parent: BorrowedFd<'_>, name: &[u8], follow: bool) -> Result<(OwnedFd, bool), Errno> {
+    let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    if !follow {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let open = |more| rustix::fs::openat(parent, name, flags | more, Mode::empty());
+    let opened = match open(OFlags::RDONLY | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(OFlags::RDONLY),
+        opened => opened,
+    };
+    match opened {
+        Ok(directory) => Ok((directory, true)),
+        Err(Errno::ACCESS) => open(OFlags::PATH).map(|directory| (directory, false)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The directory above, if it is still the one that `stat` tells of.
+fn open_above(below: BorrowedFd<'_>, stat: &Stat) -> Option<OwnedFd> {
+    let (above, _) = open_directory(below, b"..", false).ok()?;
+    let found = Stat::of(above.as_fd()).ok()?;
+    (found.device == stat.device && found.inode == stat.inode).then_some(above)
+}
+
+/// The directory at a path of any length, if it is still the one that `stat` tells of.
+fn open_from_root(path: &[u8], stat: &Stat) -> Option<OwnedFd> {
+    let (mut directory, _) = open_directory(CWD, b"/", true).ok()?;
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        directory = open_directory(directory.as_fd(), name, true).ok()?.0;
+    }
+    let found = Stat::of(directory.as_fd()).ok()?;
+    (found.device == stat.device && found.inode == stat.inode).then_some(directory)
+}
+
+fn has_signature(directory: &OwnedFd) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(tag) = rustix::fs::openat(directory, CACHE_TAG, flags, Mode::empty()) else { return false };
+    if !Stat::of(tag.as_fd()).is_ok_and(|stat| stat.is_regular()) {
+        return false;
+    }
+    let mut start = [0; CACHE_SIGNATURE.len()];
+    matches!(rustix::io::pread(&tag, &mut start[..], 0), Ok(len) if len == start.len()) && start == *CACHE_SIGNATURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::FilesOptions;
+    use crate::backup::testing::Told;
+    use std::ffi::OsStr;
+    use std::fs::{DirBuilder, create_dir, create_dir_all, write};
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{DirBuilderExt, symlink};
+    use std::path::{Path, PathBuf};
+
+    struct Walked {
+        /// Relative to the temporary directory; a slash after directories as they are entered.
+        paths: Vec<String>,
+        told: Vec<String>,
+        found: usize,
+    }
+
+    fn walk(top: &Path, given: &[&str], options: &FilesOptions) -> Walked {
+        walk_with(top, given, options, |_| ())
+    }
+
+    fn walk_with(top: &Path, given: &[&str], options: &FilesOptions, mut at: impl FnMut(&str)) -> Walked {
+        let given: Vec<PathBuf> = given.iter().map(|path| top.join(path)).collect();
+        let (root, _) = Branch::merge(&given, Path::new("/")).unwrap();
+        let excludes = Excludes::new(options).unwrap();
+        let told = Told::default();
+        let report = Report::new(&told);
+        let mut walk = Walk::new(&root, &excludes, options.one_file_system, &report);
+        let mut paths = Vec::new();
+        let mut open: Vec<Vec<u8>> = Vec::new();
+        while let Some(step) = walk.step() {
+            let path = walk.path().to_vec();
+            assert!(path.is_empty() || path.ends_with(&[b"/", walk.name()].concat()));
+            let top = top.as_os_str().as_bytes();
+            let below =
+                path.strip_prefix(top.strip_suffix(b"/").unwrap_or(top)).and_then(|path| path.strip_prefix(b"/"));
+            let below = below.map(|path| path.escape_ascii().to_string());
+            match step {
+                Step::Enter(_) => open.push(path),
+                Step::Leave => assert_eq!(open.pop().unwrap(), path),
+                Step::Item(stat) => assert!(!stat.is_directory()),
+            }
+            if let (Some(below), false) = (below, step == Step::Leave) {
+                at(&below);
+                paths.push(if matches!(step, Step::Enter(_)) { format!("{below}/") } else { below });
+            }
+        }
+        assert!(open.is_empty());
+        let top = top.to_str().unwrap();
+        let told = told.lines().iter().map(|line| line.replace(top, "")).collect();
+        Walked { paths, told, found: walk.found() }
+    }
+
+    fn tree() -> tempfile::TempDir {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        create_dir_all(at("a/sub")).unwrap();
+        create_dir_all(at("a.b")).unwrap();
+        create_dir_all(at("z")).unwrap();
+        for name in ["a/file", "a/sub/x.o", "a/sub/y", "a-", "a.b/c", "b"] {
+            write(at(name), b"1234").unwrap();
+        }
+        symlink("a", at("link")).unwrap();
+        temp
+    }
+
+    #[test]
+    fn the_order_is_by_name_within_each_directory() {
+        let temp = tree();
+        let raw = OsStr::from_bytes(b"\xff\x01");
+        create_dir(temp.path().join(raw)).unwrap();
+        let walked = walk(temp.path(), &[""], &FilesOptions::default());
+        let expected =
+            ["a/", "a/file", "a/sub/", "a/sub/x.o", "a/sub/y", "a-", "a.b/", "a.b/c", "b", "link", "z/", "\\xff\\x01/"];
+        assert_eq!(walked.paths, expected);
+        assert!(walked.told.is_empty(), "{:?}", walked.told);
+    }
+
+    #[test]
+    fn only_what_is_given_is_visited() {
+        let temp = tree();
+        let options = FilesOptions::default();
+        let walked = walk(temp.path(), &["a/sub", "b", "a/sub/y", "link"], &options);
+        assert_eq!(walked.paths, ["a/", "a/sub/", "a/sub/x.o", "a/sub/y", "b", "link"]);
+        assert_eq!((walked.found, walked.told.len()), (4, 0));
+        let walked = walk(temp.path(), &["no", "a/no", "b/no/no"], &options);
+        assert_eq!(walked.paths, ["a/"]);
+        assert_eq!(walked.found, 0);
+        assert_eq!(walked.told.len(), 3, "{:?}", walked.told);
+        assert!(walked.told.iter().any(|line| line.starts_with("problem /b/no/no")), "{:?}", walked.told);
+    }
+
+    #[test]
+    fn symlinks_are_followed_only_on_the_way() {
+        let temp = tree();
+        let walked = walk(temp.path(), &["link/sub"], &FilesOptions::default());
+        assert_eq!(walked.paths, ["link/", "link/sub/", "link/sub/x.o", "link/sub/y"]);
+        // Saved as a symlink, it cannot be a directory too.
+        let walked = walk(temp.path(), &["", "link/sub"], &FilesOptions::default());
+        assert!(walked.paths.contains(&"link".to_owned()));
+        assert_eq!(walked.told.len(), 1, "{:?}", walked.told);
+        assert!(walked.told[0].starts_with("problem /link/sub"));
+    }
+
+    #[test]
+    fn excluded_directories_are_not_entered_but_given_paths_are() {
+        let temp = tree();
+        let mut options = FilesOptions { excludes: vec!["sub".into(), "a-".into()], ..FilesOptions::default() };
+        let walked = walk(temp.path(), &["a", "a-"], &options);
+        assert_eq!(walked.paths, ["a/", "a/file", "a-"]);
+        assert_eq!(walked.told, ["excluded /a/sub"]);
+        let walked = walk(temp.path(), &["a", "a/sub/y"], &options);
+        assert_eq!(walked.paths, ["a/", "a/file", "a/sub/", "a/sub/y"]);
+        options.excludes = vec!["*.o".into(), "a/".into(), "link/".into()];
+        options.exclude_larger_than = Some(4);
+        write(temp.path().join("big"), b"12345").unwrap();
+        let walked = walk(temp.path(), &[""], &options);
+        assert_eq!(walked.paths, ["a-", "a.b/", "a.b/c", "b", "link", "z/"]);
+        options.exclude_larger_than = Some(1);
+        assert_eq!(walk(temp.path(), &["big"], &options).paths, ["big"]);
+    }
+
+    #[test]
+    fn marked_directories_keep_their_mark() {
+        let temp = tree();
+        write(temp.path().join("a/CACHEDIR.TAG"), [CACHE_SIGNATURE, &b" more"[..]].concat()).unwrap();
+        write(temp.path().join("a.b/CACHEDIR.TAG"), b"Signature: none").unwrap();
+        write(temp.path().join("z/.nobackup"), b"").unwrap();
+        write(temp.path().join("z/other"), b"").unwrap();
+        let mut options = FilesOptions { exclude_caches: true, ..FilesOptions::default() };
+        let walked = walk(temp.path(), &["a", "a.b", "z"], &options);
+        let expected = ["a/", "a/CACHEDIR.TAG", "a.b/", "a.b/CACHEDIR.TAG", "a.b/c", "z/", "z/.nobackup", "z/other"];
+        assert_eq!(walked.paths, expected);
+        options.exclude_if_present = vec![".nobackup".into()];
+        let walked = walk(temp.path(), &["a", "a/sub/y", "z"], &options);
+        assert_eq!(walked.paths, ["a/", "a/CACHEDIR.TAG", "a/sub/", "a/sub/x.o", "a/sub/y", "z/", "z/.nobackup"]);
+    }
+
+    #[test]
+    fn mount_points_are_kept_empty() {
+        if Stat::at(CWD, b"/proc").unwrap().device == Stat::at(CWD, b"/").unwrap().device {
+            println!("skipped: /proc is not mounted");
+            return;
+        }
+        let options = FilesOptions {
+            one_file_system: true,
+            // Everything but the way to the mount point, so that the test is quick.
+            excludes: vec!["/*".into(), "!/proc".into()],
+            ..FilesOptions::default()
+        };
+        assert_eq!(walk(Path::new("/"), &[""], &options).paths, ["proc/"]);
+        let walked = walk(Path::new("/"), &["", "proc/self/status"], &options);
+        assert_eq!(walked.paths, ["proc/", "proc/self/", "proc/self/status"]);
+    }
+
+    #[test]
+    fn paths_may_be_longer_than_any_call_takes() {
+        let temp = tempfile::tempdir().unwrap();
+        let name = "n".repeat(200);
+        let mut directory: OwnedFd = std::fs::File::open(temp.path()).unwrap().into();
+        let depth = 3 * OPEN_MAX;
+        for _ in 0..depth {
+            rustix::fs::mkdirat(&directory, &*name, Mode::RWXU).unwrap();
+            for file in ["a", "z"] {
+                rustix::fs::openat(&directory, file, OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).unwrap();
+            }
+            directory = rustix::fs::openat(&directory, &*name, OFlags::RDONLY, Mode::empty()).unwrap();
+        }
+        let walked = walk(temp.path(), &[""], &FilesOptions::default());
+        assert_eq!(walked.paths.len(), 3 * depth, "every level is left through an open directory");
+        assert!(walked.told.is_empty(), "{:?}", walked.told);
+        assert!(walked.paths.iter().any(|path| path.len() > 30_000));
+    }
+
+    #[test]
+    fn what_vanishes_or_turns_is_told_or_taken_as_it_is() {
+        let temp = tree();
+        let top = temp.path().to_owned();
+        let walked = walk_with(temp.path(), &[""], &FilesOptions::default(), |path| {
+            if path == "a/file" {
+                std::fs::remove_dir_all(top.join("a/sub")).unwrap();
+                std::fs::remove_file(top.join("b")).unwrap();
+                std::fs::remove_dir(top.join("z")).unwrap();
+                symlink("/etc", top.join("z")).unwrap();
+            }
+        });
+        assert_eq!(walked.paths, ["a/", "a/file", "a-", "a.b/", "a.b/c", "link", "z"]);
+        let told: Vec<_> = walked.told.iter().map(|line| line.split(':').next().unwrap()).collect();
+        assert_eq!(told, ["problem /a/sub", "problem /b"]);
+    }
+
+    #[test]
+    fn a_directory_moved_away_is_read_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let deep = vec!["d"; OPEN_MAX + 4].join("/");
+        create_dir_all(temp.path().join(&deep)).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        write(temp.path().join("d/d/z"), b"").unwrap();
+        write(temp.path().join("zz"), b"").unwrap();
+        let away = elsewhere.path().join("d");
+        let walk_and_move = |from: &str| {
+            walk_with(temp.path(), &[""], &FilesOptions::default(), |path| {
+                if path == deep {
+                    std::fs::rename(temp.path().join(from), &away).unwrap();
+                }
+            })
+        };
+        let walked = walk_and_move("d/d/d");
+        assert!(walked.told.is_empty(), "{:?}", walked.told);
+        assert_eq!(walked.paths[walked.paths.len() - 2..], ["d/d/z", "zz"]);
+        std::fs::rename(&away, temp.path().join("d/d/d")).unwrap();
+        // The directory to come back to is where `..` leads, and its own is found from the root.
+        let walked = walk_and_move("d/d");
+        assert!(walked.told.is_empty(), "{:?}", walked.told);
+        assert_eq!(walked.paths[walked.paths.len() - 2..], ["d/d/z", "zz"]);
+    }
+
+    #[test]
+    fn an_unreadable_directory_is_told_and_empty() {
+        let temp = tree();
+        DirBuilder::new().mode(0o311).create(temp.path().join("closed")).unwrap();
+        write(temp.path().join("closed/x"), b"").unwrap();
+        if rustix::process::geteuid().is_root() {
+            println!("skipped: root may list every directory");
+            return;
+        }
+        let walked = walk(temp.path(), &["closed"], &FilesOptions::default());
+        assert_eq!(walked.paths, ["closed/"]);
+        assert_eq!(walked.told.len(), 1);
+    }
+}

@@ -1,0 +1,131 @@
+//! The command line: each verb is one file that turns arguments into calls and results into text or JSON.
+//!
+//! Nothing below this module prints. Text for people goes to standard output; problems, warnings and errors go to
+//! standard error; with `--json` the former are JSON lines of `message_type` `status`, `summary` and so on, the latter
+//! of `error`, `warning` and `exit_error`.
+
+mod arguments;
+mod report;
+mod table;
+
+mod console;
+mod password;
+mod progress;
+mod walk;
+
+mod backup;
+mod check;
+mod completions;
+mod diff;
+mod dump;
+mod find;
+mod forget;
+mod init;
+mod key;
+mod ls;
+mod man;
+mod pin;
+mod prune;
+mod restore;
+mod snapshots;
+mod stats;
+mod tag;
+mod undelete;
+
+pub use arguments::{Cli, Verb};
+
+use crate::error::{Error, Result};
+use crate::interrupts::Interrupts;
+use crate::settings::Settings;
+use clap::Parser;
+use clap::error::ErrorKind;
+use console::Console;
+use std::ffi::OsString;
+
+/// How a verb ended that did not fail with an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    Done,
+    /// Something is lost or damaged, and was reported.
+    Failed,
+    /// Done, but for items that were named.
+    Incomplete,
+}
+
+impl Exit {
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Incomplete => 3,
+        }
+    }
+
+    pub fn with_problems(problems: u64) -> Exit {
+        if problems == 0 { Exit::Done } else { Exit::Incomplete }
+    }
+}
+
+/// The arguments, or what to say instead: clap's help and its errors are both [`Error::Usage`] once help was printed.
+pub fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments)
+}
+
+pub fn run(cli: &Cli) -> Result<Exit> {
+    let interrupts = Interrupts::install()?;
+    let root = rustix::process::geteuid().is_root();
+    let settings = Settings::resolve(&cli.flags, &|name| std::env::var_os(name), root)?;
+    let console = Console::new(settings, interrupts);
+    let exit = dispatch(&console, &cli.verb)?;
+    console.flush()?;
+    Ok(exit)
+}
+
+/// Says how it ended and gives the exit code.
+pub fn conclude(result: Result<Exit>, json: bool) -> u8 {
+    match result {
+        Ok(exit) => exit.code(),
+        Err(error) => report::conclude(&error, json),
+    }
+}
+
+/// Prints help, or reports what is wrong with the arguments. Returns the exit code.
+pub fn conclude_usage(error: &clap::Error, arguments: &[OsString]) -> u8 {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return match error.print() {
+            Ok(()) => 0,
+            Err(source) => report::conclude(&Error::Output(source), false),
+        };
+    }
+    let options = arguments.iter().take_while(|argument| *argument != "--");
+    if options.into_iter().any(|argument| argument == "--json") {
+        return report::conclude(&Error::Usage(error.to_string()), true);
+    }
+    // With clap's colours, where they can be seen; there is nobody to tell if even that fails.
+    let _ = error.print();
+    1
+}
+
+fn dispatch(console: &Console, verb: &Verb) -> Result<Exit> {
+    match verb {
+        Verb::Init(arguments) => init::run(console, arguments),
+        Verb::Backup(arguments) => backup::run(console, arguments),
+        Verb::Snapshots(arguments) => snapshots::run(console, arguments),
+        Verb::Ls(arguments) => ls::run(console, arguments),
+        Verb::Find(arguments) => find::run(console, arguments),
+        Verb::Diff(arguments) => diff::run(console, arguments),
+        Verb::Stats(arguments) => stats::run(console, arguments),
+        Verb::Dump(arguments) => dump::run(console, arguments),
+        Verb::Restore(arguments) => restore::run(console, arguments),
+        Verb::Check(arguments) => check::run(console, arguments),
+        Verb::Forget(arguments) => forget::run(console, arguments),
+        Verb::Prune(arguments) => prune::run(console, arguments),
+        Verb::Pin(arguments) => pin::run(console, arguments, true),
+        Verb::Unpin(arguments) => pin::run(console, arguments, false),
+        Verb::Tag(arguments) => tag::run(console, arguments),
+        Verb::Undelete(arguments) => undelete::run(console, arguments),
+        Verb::Key(arguments) => key::run(console, arguments),
+        Verb::Completions(arguments) => completions::run(console, arguments),
+        Verb::Man(arguments) => man::run(console, arguments),
+    }
+}

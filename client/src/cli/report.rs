@@ -1,0 +1,139 @@
+//! The one place that turns an error into a message, what to do next, and an exit code.
+
+use super::console::error_line;
+use crate::error::Error;
+use chunkstore::Error as Store;
+use serde_json::json;
+use std::io::ErrorKind;
+
+pub const FAILED: u8 = 1;
+pub const NO_REPOSITORY: u8 = 10;
+pub const BUSY: u8 = 11;
+pub const WRONG_CREDENTIAL: u8 = 12;
+pub const INTERRUPTED: u8 = 130;
+
+#[derive(PartialEq, Eq, Debug)]
+pub struct Report {
+    pub message: String,
+    pub hint: Option<&'static str>,
+    pub code: u8,
+}
+
+impl Report {
+    pub fn of(error: &Error) -> Report {
+        let (code, hint) = match error {
+            Error::Store(error) => of_store(error),
+            Error::NoRepositoryNamed => (FAILED, Some("give --repository DIR or set NIGHTKEEP_REPOSITORY")),
+            Error::RemoteUnsupported { .. } => (FAILED, Some("give the path of a local directory as repository")),
+            Error::NoCredential => (
+                FAILED,
+                Some(
+                    "give --password-file or --password-command, or set NIGHTKEEP_PASSWORD_FILE, \
+                     NIGHTKEEP_PASSWORD_COMMAND or NIGHTKEEP_PASSWORD",
+                ),
+            ),
+            Error::NoSuchSnapshot { .. } => (FAILED, Some("`nightkeep snapshots` lists what there is")),
+            Error::Ambiguous { .. } => (FAILED, Some("give more digits of the id, or the whole name HOST/KIND/NAME")),
+            Error::Forgotten { .. } => (FAILED, Some("`nightkeep undelete` brings it back")),
+            Error::NoSuchPath { .. } => (FAILED, Some("`nightkeep ls` shows what a snapshot holds")),
+            Error::Credential { .. }
+            | Error::Argument { .. }
+            | Error::Refused { .. }
+            | Error::Io { .. }
+            | Error::Output(_)
+            | Error::Usage(_) => (FAILED, None),
+        };
+        Report { message: error.to_string(), hint, code }
+    }
+}
+
+fn of_store(error: &Store) -> (u8, Option<&'static str>) {
+    match error {
+        Store::NoRepository { .. } => (NO_REPOSITORY, Some("check the path, or make one with `nightkeep init`")),
+        Store::Locked { .. } => (BUSY, Some("try again when it is done, or wait longer with --lock-wait")),
+        Store::WrongCredential => (
+            WRONG_CREDENTIAL,
+            Some("if the passphrase is lost, `nightkeep key recover` sets a new one with the recovery key"),
+        ),
+        Store::Interrupted => (INTERRUPTED, None),
+        Store::Full { .. } => {
+            (FAILED, Some("make space; what was committed before is whole, and nothing half is left"))
+        }
+        Store::Corrupt { .. } | Store::Missing { .. } => {
+            (FAILED, Some("`nightkeep check --read-data` tells which snapshots are affected"))
+        }
+        Store::Unsupported { .. } => (FAILED, Some("use a newer nightkeep")),
+        Store::Poisoned { .. } => (FAILED, Some("look for errors of the disk in the system's log, then run it again")),
+        Store::WriteOnly { .. } => (FAILED, Some("use the passphrase or the recovery key for this")),
+        Store::RepositoryExists { .. } => (FAILED, Some("use it as it is, or choose another directory")),
+        Store::Io { .. } | Store::Invalid { .. } => (FAILED, None),
+    }
+}
+
+/// Reports an error on standard error and gives the exit code.
+pub fn conclude(error: &Error, json: bool) -> u8 {
+    if is_broken_pipe(error) {
+        // Whoever read our output has enough. End as other programs do: by the signal; if that fails, by a code.
+        let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
+        return FAILED;
+    }
+    let report = Report::of(error);
+    if json {
+        let mut line = json!({"message_type": "exit_error", "code": report.code, "message": report.message});
+        if let (Some(hint), Some(line)) = (report.hint, line.as_object_mut()) {
+            line.insert("hint".into(), hint.into());
+        }
+        error_line(&line.to_string());
+    } else {
+        error_line(&format!("nightkeep: {}", report.message));
+        if let Some(hint) = report.hint {
+            error_line(&format!("  {hint}"));
+        }
+    }
+    report.code
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    match error {
+        Error::Output(source) | Error::Store(Store::Io { source, .. }) => source.kind() == ErrorKind::BrokenPipe,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(error: Store) -> u8 {
+        Report::of(&error.into()).code
+    }
+
+    #[test]
+    fn exit_codes() {
+        assert_eq!(code(Store::NoRepository { place: "/x".into() }), 10);
+        assert_eq!(code(Store::Locked { holder: "x".into() }), 11);
+        assert_eq!(code(Store::WrongCredential), 12);
+        assert_eq!(code(Store::Interrupted), 130);
+        assert_eq!(code(Store::corrupt("pack", "x")), 1);
+        assert_eq!(code(Store::RepositoryExists { place: "/x".into() }), 1);
+        assert_eq!(Report::of(&Error::RemoteUnsupported { place: "quic://h/r".into() }).code, 1);
+        assert_eq!(Report::of(&Error::NoCredential).code, 1);
+    }
+
+    #[test]
+    fn messages_name_the_object_and_say_what_to_do() {
+        let report = Report::of(&Store::Locked { holder: "nightkeep backup (process 7 on www)".into() }.into());
+        assert!(report.message.contains("process 7 on www"));
+        assert!(report.hint.unwrap().contains("--lock-wait"));
+        let report = Report::of(&Error::NoCredential);
+        assert!(report.hint.unwrap().contains("NIGHTKEEP_PASSWORD_FILE"));
+    }
+
+    #[test]
+    fn a_broken_pipe_is_told_apart() {
+        let broken = || std::io::Error::from(ErrorKind::BrokenPipe);
+        assert!(is_broken_pipe(&Error::Output(broken())));
+        assert!(is_broken_pipe(&Store::io("write", "standard output", broken()).into()));
+        assert!(!is_broken_pipe(&Error::Output(std::io::Error::from(ErrorKind::StorageFull))));
+    }
+}

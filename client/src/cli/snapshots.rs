@@ -1,0 +1,174 @@
+//! `snapshots`: what there is.
+
+use super::Exit;
+use super::console::Console;
+use super::table::Table;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::history::Version;
+use crate::names;
+use crate::session::Purpose;
+use crate::units::{format_count, format_size};
+use globset::{GlobBuilder, GlobMatcher};
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+const EXAMPLES: &str = "\
+In GLOB, * matches any text, also across /, ? one character, [ab] one of several, {a,b} one of several texts.
+With --json each line is an object of message_type `snapshot`.
+
+EXAMPLES
+  nightkeep snapshots
+  nightkeep snapshots --dataset 'www/*' --latest 3
+  nightkeep snapshots --forgotten
+  nightkeep snapshots --json --latest 1";
+
+/// List snapshots, oldest first
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Only of datasets that match
+    #[arg(long, value_name = "GLOB", value_parser = dataset_glob)]
+    dataset: Option<GlobMatcher>,
+    /// Only the newest N of each dataset
+    #[arg(long, value_name = "N")]
+    latest: Option<usize>,
+    /// Those that were forgotten and can still be brought back
+    #[arg(long)]
+    forgotten: bool,
+}
+
+pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
+    let session = console.open("snapshots", Purpose::Read)?;
+    let history = session.history()?;
+    let grace = session.configuration().grace_seconds;
+    let wanted = |version: &&Version| {
+        version.is_forgotten() == arguments.forgotten
+            && arguments.dataset.as_ref().is_none_or(|glob| glob.is_match(&version.summary().dataset))
+    };
+    let mut shown: Vec<&Version> = history.versions.iter().filter(wanted).collect();
+    if let Some(latest) = arguments.latest {
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        shown.reverse();
+        shown.retain(|version| {
+            let count = seen.entry(&version.summary().dataset).or_default();
+            *count += 1;
+            *count <= latest
+        });
+        shown.reverse();
+    }
+    if console.json() {
+        shown.iter().try_for_each(|version| console.object(&object(version, grace)))?;
+    } else if !shown.is_empty() {
+        print(console, &shown, grace, arguments.forgotten)?;
+    } else {
+        console.say("There are none.")?;
+    }
+    for (object, error) in &history.damaged {
+        console.problem(object, &error.to_string());
+    }
+    Ok(Exit::with_problems(history.damaged.len() as u64))
+}
+
+fn print(console: &Console, versions: &[&Version], grace: u64, forgotten: bool) -> Result<()> {
+    let last = if forgotten { "RECOVERABLE UNTIL" } else { "NOTES" };
+    let mut table = Table::new(&[
+        ("ID", false),
+        ("TIME", false),
+        ("DATASET", false),
+        ("FILES", true),
+        ("SIZE", true),
+        ("ADDED", true),
+        ("TAGS", false),
+        (last, false),
+    ]);
+    let zone = clock::zone();
+    for version in versions {
+        let summary = version.summary();
+        let labels: Vec<String> = version.state.labels.iter().map(|label| names::shown(label.as_bytes())).collect();
+        table.row(vec![
+            version.id.short(),
+            clock::local(summary.time, &zone),
+            names::shown(summary.dataset.as_bytes()),
+            format_count(summary.totals.files),
+            format_size(summary.totals.content_bytes),
+            format_size(summary.totals.added_bytes),
+            labels.join(","),
+            notes(version, grace, &zone),
+        ]);
+    }
+    console.table(&table)
+}
+
+fn notes(version: &Version, grace: u64, zone: &TimeZone) -> String {
+    let mut notes = Vec::new();
+    if let Some(until) = version.recoverable_until(grace) {
+        notes.push(clock::local(until, zone));
+    }
+    if version.state.pinned {
+        notes.push("pinned".into());
+    }
+    if version.summary().incomplete {
+        notes.push("incomplete".into());
+    }
+    notes.join(" ")
+}
+
+fn object(version: &Version, grace: u64) -> Value {
+    let summary = version.summary();
+    let totals = summary.totals;
+    json!({
+        "message_type": "snapshot",
+        "id": version.id.hex(),
+        "dataset": summary.dataset,
+        "run": summary.run.hex(),
+        "time": clock::rfc3339(summary.time),
+        "host": summary.dataset.split('/').next(),
+        "tags": version.state.labels,
+        "pinned": version.state.pinned,
+        "incomplete": summary.incomplete,
+        "forgotten": version.state.forgotten.map(clock::rfc3339),
+        "recoverable_until": version.recoverable_until(grace).map(clock::rfc3339),
+        "totals": {
+            "files": totals.files,
+            "directories": totals.directories,
+            "others": totals.others,
+            "content_bytes": totals.content_bytes,
+            "added_bytes": totals.added_bytes,
+        },
+    })
+}
+
+/// For `--dataset`: `*` crosses `/`.
+pub fn dataset_glob(text: &str) -> std::result::Result<GlobMatcher, String> {
+    let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build();
+    glob.map(|glob| glob.compile_matcher()).map_err(|error| error.to_string())
+}
+
+/// The versions of datasets that match, if a pattern was given; it is an error if none does.
+pub fn matching<'h>(
+    versions: impl Iterator<Item = &'h Version>,
+    glob: Option<&GlobMatcher>,
+) -> Result<Vec<&'h Version>> {
+    let Some(glob) = glob else { return Ok(versions.collect()) };
+    let found: Vec<&Version> = versions.filter(|version| glob.is_match(&version.summary().dataset)).collect();
+    if found.is_empty() {
+        return Err(Error::NoSuchSnapshot { wanted: glob.glob().to_string() });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_crosses_slashes() {
+        assert!(dataset_glob("www*").unwrap().is_match("www/files/etc"));
+        assert!(dataset_glob("*/etc").unwrap().is_match("www/files/etc"));
+        assert!(!dataset_glob("etc").unwrap().is_match("www/files/etc"));
+        assert!(dataset_glob("*/{etc,home}").unwrap().is_match("www/files/home"));
+        assert!(dataset_glob("[").is_err());
+    }
+}

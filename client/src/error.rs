@@ -1,0 +1,58 @@
+//! What can go wrong in the client beside the repository's own errors. Texts say what and why; what to do next is said by
+//! `cli::report` alone.
+
+use std::io;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] chunkstore::Error),
+    #[error("no repository is named")]
+    NoRepositoryNamed,
+    #[error("the repository {place} is on a server, which this version does not support")]
+    RemoteUnsupported { place: String },
+    #[error("a passphrase is needed, and there is no terminal to ask for it")]
+    NoCredential,
+    /// The source of the credential failed, not the credential.
+    #[error("cannot read the passphrase from {place}: {reason}")]
+    Credential { place: String, reason: String },
+    #[error("no snapshot matches `{wanted}`")]
+    NoSuchSnapshot { wanted: String },
+    #[error("`{wanted}` is ambiguous: it could be {}", candidates.join(", "))]
+    Ambiguous { wanted: String, candidates: Vec<String> },
+    /// It matches only snapshots that were forgotten.
+    #[error("snapshot {id} was forgotten")]
+    Forgotten { id: String },
+    #[error("snapshot {id} of {dataset} holds no `{path}`")]
+    NoSuchPath { id: String, dataset: String, path: String },
+    /// A request that makes no sense.
+    #[error("{what}: {reason}")]
+    Argument { what: String, reason: String },
+    /// Refused, because it would destroy more than was meant.
+    #[error("{what}: {reason}")]
+    Refused { what: String, reason: String },
+    #[error("{action} {object}: {source}")]
+    Io { action: &'static str, object: String, source: io::Error },
+    /// Standard output is gone or full.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// clap's message, complete.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    pub fn argument(what: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Argument { what: what.into(), reason: reason.into() }
+    }
+
+    pub fn refused(what: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Refused { what: what.into(), reason: reason.into() }
+    }
+
+    pub fn io(action: &'static str, object: impl Into<String>, source: io::Error) -> Error {
+        Error::Io { action, object: object.into(), source }
+    }
+}

@@ -1,0 +1,203 @@
+//! The independent reader, written from the format page alone, agrees with what the product writes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chunkstore::backend::Backend;
+use chunkstore::backend::directory::Directory;
+use chunkstore::codec::Sealer;
+use chunkstore::configuration::{Configuration, Kem, Suite};
+use chunkstore::id::{BlobId, Reference, RepositoryId, RunId};
+use chunkstore::key::{Hardness, Keys, add_passphrase, add_recovery};
+use chunkstore::list::{Item, List};
+use chunkstore::mark::{Action, Mark};
+use chunkstore::record::Kind;
+use chunkstore::repository::{Access, Repository};
+use chunkstore::snapshot::{Details, Snapshot, Summary, Totals, Writer};
+use chunkstore::store::Store;
+use chunkstore::tree::{Attributes, Content, Entry, HardLink, Node, Time, Tree};
+
+use crate::support::python::{self, Reader};
+use crate::support::torture::{Place, Random};
+
+const PASSWORD: &str = "correct horse";
+
+/// A repository made by hand, so that it holds shapes that the program makes seldom or not yet: a delta on a delta, trees
+/// and lists of several levels, both suites, both KEMs.
+struct Made {
+    recovery_key: String,
+    large: Vec<u8>,
+    snapshot: String,
+}
+
+struct Session<'a> {
+    repository: &'a Repository,
+    sealer: Sealer,
+}
+
+impl Session<'_> {
+    fn put(&self, kind: Kind, content: &[u8], links: &[BlobId]) -> Reference {
+        let tag = self.sealer.key.tag(kind, content);
+        let record = self.sealer.seal(kind, tag, content, links).unwrap();
+        let id = self.repository.put(record, &self.sealer.capsule).unwrap();
+        Reference { id, tag: tag.half() }
+    }
+
+    fn delta(&self, content: &[u8], base: Reference, base_content: &[u8]) -> Reference {
+        let tag = self.sealer.key.tag(Kind::Chunk, content);
+        let record = self.sealer.seal_delta(tag, content, &[(base.id, base_content.to_vec())]).unwrap();
+        let id = self.repository.put(record, &self.sealer.capsule).unwrap();
+        Reference { id, tag: tag.half() }
+    }
+
+    fn list(&self, level: u8, items: Vec<Item>) -> Reference {
+        let list = List { level, items };
+        self.put(Kind::List, &list.encode(), &list.links())
+    }
+
+    fn tree(&self, tree: &Tree) -> Reference {
+        self.put(Kind::Tree, &tree.encode(), &tree.links())
+    }
+}
+
+fn entry(name: &str, node: Node) -> Entry {
+    let modified = Time { seconds: -5, nanoseconds: 999_999_999 };
+    Entry { name: name.into(), attributes: Attributes { mode: 0o644, modified, ..Attributes::default() }, node }
+}
+
+fn make(root: &Path, suite: Suite, kem: Kem) -> Made {
+    let id = RepositoryId([7; 16]);
+    let configuration = Configuration { suite, kem, ..Configuration::new(id, 1_700_000_000_000_000_000) };
+    let keys = Keys::generate(&configuration).unwrap();
+    let backend: Arc<dyn Backend> = Arc::new(Directory::create(root).unwrap());
+    add_passphrase(&*backend, &configuration, &keys, PASSWORD.as_bytes(), "é", 1, Hardness::Cheap).unwrap();
+    let (_, recovery_key) = add_recovery(&*backend, &configuration, &keys, 1).unwrap();
+    Repository::create(&*backend, &configuration).unwrap();
+    let access = Access::Write { holder: "test".into(), wait: Duration::ZERO };
+    let repository = Repository::open(root, access, 1_700_000_000).unwrap();
+    let session = Session { repository: &repository, sealer: Sealer::new(&keys.write, &configuration).unwrap() };
+
+    let (large, content) = large_file(&session);
+    let mut special = entry("special", Node::CharacterDevice { major: 4000, minor: 1_000_000 });
+    special.attributes.xattrs = vec![(b"user.a".to_vec(), b"\0\xff".to_vec()), (b"user.b".to_vec(), Vec::new())];
+    let mut linked = entry("hard", Node::File(Content::Inline(b"small".to_vec())));
+    linked.attributes.hard_link = Some(HardLink { device: 1, inode: 2, names: 2 });
+    let mut twin = linked.clone();
+    twin.name = b"hard-too".to_vec();
+    let leaves = [
+        vec![entry("empty", Node::Directory(session.tree(&Tree::Leaf(Vec::new())))), entry("fifo", Node::Fifo), linked],
+        vec![twin, entry("large", content), special],
+        vec![entry("symlink", Node::Symlink(b"\xff/..".to_vec()))],
+    ];
+    let children: Vec<_> =
+        leaves.into_iter().map(|leaf| (leaf[0].name.clone(), session.tree(&Tree::Leaf(leaf)))).collect();
+    let lower: Vec<_> = children
+        .chunks(2)
+        .map(|two| (two[0].0.clone(), session.tree(&Tree::Inner { level: 1, children: two.to_vec() })))
+        .collect();
+    let root = session.tree(&Tree::Inner { level: 2, children: lower });
+    let snapshot = commit(&session, root, large.len() as u64);
+    let mark =
+        Mark { repository: id, snapshot: snapshot.id, action: Action::AddLabel("été".into()), counter: 1, time: 5 };
+    repository.mark(&mark.encode(&keys.write)).unwrap();
+    Made { recovery_key: recovery_key.to_string(), large, snapshot: snapshot.id.hex() }
+}
+
+/// Chunks, a delta, a delta on a delta, a hole; lists of two levels.
+fn large_file(session: &Session<'_>) -> (Vec<u8>, Node) {
+    let mut random = Random(42);
+    let first = random.bytes(100_000);
+    let second = [&first[..40_000], b"inserted", &first[40_000..]].concat();
+    let third = [&second[..9], &second[500..], b"appended"].concat();
+    let compressible = b"nightkeep ".repeat(5000);
+    let references = [
+        (session.put(Kind::Chunk, &first, &[]), first.len()),
+        (Reference::default(), 0),
+        (Reference::default(), 0),
+        (session.put(Kind::Chunk, &compressible, &[]), compressible.len()),
+    ];
+    let mut references = references;
+    references[1] = (session.delta(&second, references[0].0, &first), second.len());
+    references[2] = (session.delta(&third, references[1].0, &second), third.len());
+    let items: Vec<Item> = references.iter().map(|(link, len)| Item::Chunk { len: *len as u64, link: *link }).collect();
+    let hole = 3 << 20;
+    let lower = [vec![items[0], Item::Hole { len: hole }, items[1]], vec![items[2], items[3], items[0]]];
+    let upper = lower.map(|items| {
+        let len = items.iter().map(Item::covers).sum();
+        Item::List { len, link: session.list(0, items) }
+    });
+    let large = [&first, &vec![0; hole as usize], &second, &third, &compressible, &first].map(Vec::as_slice).concat();
+    let root = session.list(1, upper.to_vec());
+    let size = large.len() as u64;
+    (large, Node::File(Content::List { size, root }))
+}
+
+fn commit(session: &Session<'_>, root: Reference, content_bytes: u64) -> Snapshot {
+    let (writer, _) = Writer::generate().unwrap();
+    let summary = Summary {
+        repository: RepositoryId([7; 16]),
+        run: RunId([9; 16]),
+        dataset: "host/files/été".into(),
+        time: 1_700_000_000_000_000_000,
+        incomplete: false,
+        root,
+        writer: writer.public_key(),
+        sequence: 1,
+        previous: None,
+        labels: vec!["first".into()],
+        totals: Totals { files: 3, directories: 1, others: 3, content_bytes, added_bytes: 0 },
+    };
+    let details = Details { host: b"host".to_vec(), paths: vec![b"/x\xff".to_vec()], ..Details::default() };
+    let snapshot = Snapshot::seal(summary, &details, &session.sealer, &writer).unwrap();
+    session.repository.commit(&snapshot).unwrap();
+    snapshot
+}
+
+#[test]
+fn reads_every_shape_in_every_suite() {
+    if !python::available() {
+        return;
+    }
+    for (suite, kem) in
+        [(Suite::Aes256Gcm, Kem::XWing), (Suite::Aes256Gcm, Kem::X25519), (Suite::ChaCha20Poly1305, Kem::XWing)]
+    {
+        let place = Place::new();
+        let root = place.directory("repository");
+        let made = make(&root, suite, kem);
+        for reader in [
+            Reader { repository: &root, password: Some(PASSWORD), recovery_key: None },
+            Reader { repository: &root, password: None, recovery_key: Some(&made.recovery_key) },
+        ] {
+            reader.reads(&["verify"]);
+            assert_eq!(reader.reads(&["cat", &made.snapshot[..8], "large"]), made.large);
+        }
+        let reader = Reader { repository: &root, password: Some(PASSWORD), recovery_key: None };
+        let listing = reader.lines(&["manifest", "host/files/été"]);
+        assert_eq!(listing.len(), 7, "{listing:#?}");
+        let field = |name: &str, field: usize| {
+            let line = listing.iter().find(|line| line.split('\t').next() == Some(name));
+            line.unwrap().split('\t').nth(field).unwrap().to_owned()
+        };
+        assert_eq!(field("special", 5), "4000:1000000");
+        assert_eq!(field("special", 8), "user.a=00ff,user.b=");
+        assert_eq!(field("hard", 7), "2:hard");
+        assert_eq!(field("hard-too", 7), "2:hard");
+        assert_eq!(field("large", 10), format!("100000-{}", 100_000 + (3 << 20)));
+        assert_eq!(field("symlink", 4), "-4000000001");
+        let told = reader.lines(&["snapshots"]).join("\n");
+        assert!(told.contains("+first") && told.contains("+été"), "{told}");
+    }
+}
+
+#[test]
+fn refuses_a_wrong_password() {
+    if !python::available() {
+        return;
+    }
+    let place = Place::new();
+    let root = place.directory("repository");
+    make(&root, Suite::Aes256Gcm, Kem::XWing);
+    let reader = Reader { repository: &root, password: Some("correct house"), recovery_key: None };
+    assert!(reader.refuses(&["verify"]).contains("no key slot opens"));
+}
