@@ -312,6 +312,8 @@ mod tests {
         assert_eq!(gone, "c:Same e:Same b:Same f:Same h:Same g:Same+ :Same");
         let gone = compare(&place, &fixture, "( a g( h ) )");
         assert_eq!(gone, "a:Same h:Same g:Same+ :Same");
+        let gone = compare(&place, &fixture, "( a b( c d( ) ) f g( ) )");
+        assert_eq!(gone, "a:Same c:Same d:Same+ b:Same f:Same g:Same :Same");
         let new = compare(&place, &fixture, "( a aa! b( c d( ) e ) f g( h ) z! )");
         assert_eq!(new, "a:Same aa!:New c:Same d:Same+ e:Same b:Same+ f:Same h:Same g:Same+ z!:New :Same");
         let turned = compare(&place, &fixture, "( a!( x! ) b! f g( h ) )");

@@ -244,3 +244,24 @@ fn two_runs_at_once_do_not_share_a_cache() {
     assert_eq!(counts(&fixture.save(top.path()).0), (0, 0, 3));
     drop(Arc::clone(&repository));
 }
+
+#[test]
+fn snapshots_of_a_dataset_form_a_chain() {
+    let (fixture, top) = (Fixture::new(), tempfile::tempdir().unwrap());
+    std::fs::write(top.path().join("a"), b"x").unwrap();
+    let mut previous = None;
+    for sequence in 0..8 {
+        // Others do not belong to it: another dataset, and another writer of the same one.
+        let told = Told::default();
+        let cache_dir = fixture.cache_dir();
+        let other = Request { dataset: "host/files/other".into(), ..Fixture::request() };
+        files(&fixture.context(&told, &cache_dir), &other, &given(&[top.path()])).unwrap();
+        let (writer, _) = Writer::generate().unwrap();
+        let context = Context { writer: &writer, ..fixture.context(&told, &cache_dir) };
+        files(&context, &Fixture::request(), &given(&[top.path()])).unwrap();
+        let (outcome, _) = fixture.save(top.path());
+        let summary = fixture.snapshot(&outcome).summary;
+        assert_eq!((summary.sequence, summary.previous), (sequence, previous));
+        previous = outcome.snapshot;
+    }
+}
