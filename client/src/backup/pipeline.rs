@@ -85,7 +85,7 @@ pub fn run<'a>(
     let (batches, to_assemble) = bounded(BATCHES_MAX);
     let (work, to_work) = bounded(WORK_MAX * workers());
     let (large, to_read) = bounded(LARGE_MAX);
-    std::thread::scope(|scope| {
+    let outcome = std::thread::scope(|scope| {
         for _ in 0..workers() {
             let to_work = to_work.clone();
             scope.spawn(move || do_work(reading, &to_work));
@@ -101,14 +101,15 @@ pub fn run<'a>(
         let assembled = assembler.run(&to_assemble).map_err(|error| reading.chunks.halt.fail(error));
         drop(to_assemble);
         let found = found.join().map_err(|_| Error::invalid("backup", "its survey failed"));
-        reading.chunks.halt.outcome(assembled.and_then(|assembled| Ok((assembled, found?))))
-    })
+        assembled.and_then(|assembled| Ok((assembled, found?)))
+    });
+    reading.chunks.halt.outcome(outcome)
 }
 
 /// Runs workers for a content that `read` cuts.
 pub fn with_workers<T>(chunks: &Chunks<'_>, read: impl FnOnce(Storing<'_>) -> Result<T>) -> Result<T> {
     let (work, to_work) = bounded(WORK_MAX * workers());
-    std::thread::scope(|scope| {
+    let outcome = std::thread::scope(|scope| {
         for _ in 0..workers() {
             let to_work: Receiver<Work> = to_work.clone();
             scope.spawn(move || {
@@ -121,8 +122,9 @@ pub fn with_workers<T>(chunks: &Chunks<'_>, read: impl FnOnce(Storing<'_>) -> Re
         }
         let outcome = read(Storing::Workers(&work));
         drop(work);
-        chunks.halt.outcome(outcome)
-    })
+        outcome
+    });
+    chunks.halt.outcome(outcome)
 }
 
 fn do_work(reading: &Reading<'_>, work: &Receiver<Work>) {

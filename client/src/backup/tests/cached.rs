@@ -213,7 +213,8 @@ fn whatever_write_fails_nothing_is_committed_and_the_next_run_is_whole() {
             fixture.backend.arm(nth, fault);
             let failed = fixture.try_save(&given(&[top.path()]), &Told::default());
             let error = failed.err().unwrap_or_else(|| panic!("write {nth} failed without notice"));
-            assert!(!matches!(error, Error::Interrupted), "the reason is told");
+            let is_full = matches!(error, Error::Full { .. });
+            assert_eq!(is_full, !matches!(fault, Fault::Stop { .. }), "the reason is told: {error}");
             fixture.reopen(false);
             if !matches!(fault, Fault::Stop { .. }) {
                 assert!(fixture.repository.snapshots().unwrap().is_empty());
