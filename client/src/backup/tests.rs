@@ -2,6 +2,8 @@
 
 mod cached;
 
+mod model;
+
 mod sources;
 
 mod streams;
