@@ -228,7 +228,7 @@ fn parts_cover_every_pack_once() {
 fn a_pack_that_is_gone_is_named_until_nothing_needs_it() {
     let world = World::new();
     small_backup(&world, "one");
-    let (data, _) = world.backend.list(ObjectKind::Pack).unwrap().into_iter().max_by_key(|(_, len)| *len).unwrap();
+    let (data, _) = world.backend.list(ObjectKind::Pack).unwrap().into_iter().min_by_key(|(_, len)| *len).unwrap();
     let bytes = world.backend.get(data).unwrap();
     let names_it = || {
         let outcome = check(&world, ReadData::Nothing).unwrap();
