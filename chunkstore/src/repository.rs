@@ -51,6 +51,15 @@ pub struct Repository {
     _private_catalog: Option<tempfile::TempDir>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Statistics {
+    pub packs: u64,
+    pub pack_bytes: u64,
+    pub blobs: u64,
+    /// Of all records, each once.
+    pub blob_bytes: u64,
+}
+
 struct Writing {
     storing: Mutex<()>,
     packer: Mutex<Packer>,
@@ -109,6 +118,14 @@ impl Repository {
 
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    /// What is stored, as the index has it.
+    pub fn statistics(&self) -> Result<Statistics> {
+        let packs = self.index.packs()?;
+        let (blobs, blob_bytes) = self.index.totals()?;
+        let pack_bytes = packs.iter().map(|pack| pack.length).sum();
+        Ok(Statistics { packs: packs.len() as u64, pack_bytes, blobs, blob_bytes })
     }
 
     /// Makes the index again from the packs, for when it was found to disagree with them.

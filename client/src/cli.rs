@@ -66,7 +66,7 @@ impl Exit {
     }
 }
 
-/// The arguments, or what to say instead: clap's help and its errors are both [`Error::Usage`] once help was printed.
+/// The arguments, or what [`conclude_usage`] is to say instead.
 pub fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments)
 }
@@ -99,11 +99,18 @@ pub fn conclude_usage(error: &clap::Error, arguments: &[OsString]) -> u8 {
     }
     let options = arguments.iter().take_while(|argument| *argument != "--");
     if options.into_iter().any(|argument| argument == "--json") {
-        return report::conclude(&Error::Usage(error.to_string()), true);
+        return report::conclude(&Error::Usage(usage(error)), true);
     }
     // With clap's colours, where they can be seen; there is nobody to tell if even that fails.
     let _ = error.print();
     1
+}
+
+/// clap's message without its first word and its advice.
+fn usage(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let message = text.split("\n\n").next().unwrap_or_default();
+    message.strip_prefix("error: ").unwrap_or(message).trim().to_owned()
 }
 
 fn dispatch(console: &Console, verb: &Verb) -> Result<Exit> {

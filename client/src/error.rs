@@ -38,7 +38,7 @@ pub enum Error {
     /// Standard output is gone or full.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
-    /// clap's message, complete.
+    /// The arguments make no sense: clap's message.
     #[error("{0}")]
     Usage(String),
 }

@@ -34,12 +34,22 @@ impl Version {
     }
 }
 
+/// A snapshot or a mark that is damaged, or that no key holder made.
+#[derive(Debug)]
+pub struct Damaged {
+    pub object: String,
+    /// If it is a snapshot.
+    pub snapshot: Option<SnapshotId>,
+    pub error: chunkstore::Error,
+    /// It was forgotten in spite of it: nobody waits for it any more.
+    pub given_up: bool,
+}
+
 #[derive(Default, Debug)]
 pub struct History {
     /// Forgotten ones among them; by time, then id.
     pub versions: Vec<Version>,
-    /// Snapshots and marks that are damaged or that no key holder made: what, and why.
-    pub damaged: Vec<(String, chunkstore::Error)>,
+    pub damaged: Vec<Damaged>,
     counter_max: u64,
 }
 
@@ -53,17 +63,24 @@ impl History {
                     history.counter_max = history.counter_max.max(mark.counter);
                     marks.entry(mark.snapshot).or_default().push((id, mark));
                 }
-                Err(error) => history.damaged.push((format!("mark {id}"), error)),
+                Err(error) => {
+                    let object = format!("mark {id}");
+                    history.damaged.push(Damaged { object, snapshot: None, error, given_up: false });
+                }
             }
         }
         for (id, snapshot) in store.snapshots()? {
+            let marks = marks.remove(&id).unwrap_or_default();
             match snapshot.and_then(|snapshot| snapshot.authenticate(key).map(|()| snapshot)) {
                 Ok(snapshot) => {
-                    let marks = marks.remove(&id).unwrap_or_default();
                     let state = State::fold(&snapshot.summary.labels, &marks);
                     history.versions.push(Version { id, snapshot, state });
                 }
-                Err(error) => history.damaged.push((format!("snapshot {id}"), error)),
+                Err(error) => {
+                    let given_up = State::fold(&[], &marks).forgotten.is_some();
+                    let object = format!("snapshot {id}");
+                    history.damaged.push(Damaged { object, snapshot: Some(id), error, given_up });
+                }
             }
         }
         history.versions.sort_by_key(|version| (version.summary().time, version.id));

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::history::{History, Version};
+use chunkstore::id::SnapshotId;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -76,6 +77,16 @@ impl Selector {
             }
             _ => found,
         }
+    }
+
+    /// The damaged snapshot whose id begins so, if it is no other's: all that can be done with it is to give it up.
+    pub fn damaged(&self, history: &History) -> Option<SnapshotId> {
+        let prefix = (self.at == At::Unsaid && is_prefix(&self.wanted)).then(|| self.wanted.to_ascii_lowercase())?;
+        let damaged = history.damaged.iter().filter_map(|damaged| damaged.snapshot);
+        let ids = damaged.chain(history.versions.iter().map(|version| version.id));
+        let mut ids = ids.filter(|id| id.hex().starts_with(&prefix));
+        let found = ids.next().filter(|_| ids.next().is_none())?;
+        history.damaged.iter().any(|damaged| damaged.snapshot == Some(found)).then_some(found)
     }
 
     fn find<'h, I>(&self, versions: &dyn Fn() -> I) -> Result<&'h Version>
@@ -213,14 +224,15 @@ fn clean(path: &[u8], text: &OsStr) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chunkstore::id::{Reference, RepositoryId, RunId, SnapshotId};
+    use crate::history::Damaged;
+    use chunkstore::id::{Reference, RepositoryId, RunId};
     use chunkstore::mark::State;
     use chunkstore::snapshot::{Snapshot, Summary, Totals};
 
     fn version(id: &str, dataset: &str, time: &str) -> Version {
         let mut bytes = [0; 32];
         for (at, digit) in id.bytes().enumerate() {
-            let digit = (digit as char).to_digit(16).unwrap() as u8;
+            let digit = u8::try_from((digit as char).to_digit(16).unwrap()).unwrap();
             bytes[at / 2] |= if at % 2 == 0 { digit << 4 } else { digit };
         }
         let time: Timestamp = time.parse().unwrap();
@@ -349,6 +361,22 @@ mod tests {
         let found = parse("0105").unwrap().resolve(&history, Among::Forgotten).unwrap();
         assert_eq!(found.state.forgotten, Some(7));
         assert!(matches!(parse("0104").unwrap().resolve(&history, Among::Forgotten), Err(Error::Argument { .. })));
+    }
+
+    #[test]
+    fn a_damaged_one_is_found_by_its_id_alone() {
+        let mut history = history();
+        for id in ["abcd03", "eeee01"] {
+            let error = chunkstore::Error::corrupt("snapshot", "it is");
+            let snapshot = Some(version(id, "x/y/z", "2026-11-21T02:00:00Z").id);
+            history.damaged.push(Damaged { object: id.into(), snapshot, error, given_up: false });
+        }
+        let damaged = |text: &str| parse(text).unwrap().damaged(&history).map(|id| id.short());
+        assert_eq!(damaged("eeee").unwrap(), "eeee0100");
+        assert_eq!(damaged("abcd03").unwrap(), "abcd0300");
+        assert!(damaged("abcd").is_none());
+        assert!(damaged("abcd01").is_none());
+        assert!(damaged("x/y/z").is_none());
     }
 
     #[test]

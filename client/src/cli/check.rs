@@ -25,6 +25,8 @@ EXAMPLES
 const NEXT: &str = "What is lost counts as missing now: the next backup of the same data stores it again and heals the
 snapshots above. Run one, then check again.";
 
+const UNAFFECTED: &str = "No file of a snapshot that can be read is affected.";
+
 /// Check the repository, and with --read-data all it holds
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -141,8 +143,10 @@ fn as_text(console: &Console, outcome: &CheckOutcome, history: &History) -> Resu
     if unnamed > 0 {
         console.print(&format!("  and {} more", plural(unnamed, "path")))?;
     }
-    if outcome.findings.iter().any(|finding| finding.lost) || outcome.affected_total > 0 {
+    if outcome.affected_total > 0 {
         console.print(NEXT)?;
+    } else if outcome.findings.iter().any(|finding| finding.lost) {
+        console.print(UNAFFECTED)?;
     }
     if outcome.index_rebuilt {
         console.say("The index disagreed with the packs and was made again.")?;

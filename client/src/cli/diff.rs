@@ -44,11 +44,13 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     let reader = session.reader()?;
     let history = session.history()?;
     let (a, b) = (Found::find(&a, &history, &reader)?, Found::find(&b, &history, &reader)?);
+    // Of two paths, neither is the one of an entry: it is shown from there on.
+    let path: &[u8] = if a.path == b.path { &b.path } else { b"" };
     let mut differ = Differ { console, reader: &reader, tally: Tally::default() };
     match (a.directory(), b.directory()) {
-        (Some(left), Some(right)) => differ.trees(left, right, &b.path)?,
-        _ => match (a.entry, b.entry) {
-            (Some(left), Some(right)) => differ.pair(&b.path, &left, &right).map(drop)?,
+        (Some(left), Some(right)) => differ.trees(left, right, path)?,
+        _ => match (&a.entry, &b.entry) {
+            (Some(left), Some(right)) => differ.pair(&b.path, left, right).map(drop)?,
             _ => return Err(Error::argument("diff", "one is a directory, the other is not")),
         },
     }

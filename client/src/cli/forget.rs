@@ -26,6 +26,8 @@ A snapshot stays if any option keeps it. Whatever the options: pinned snapshots 
 of each dataset. An incomplete snapshot never takes the place of a complete one: it stands for a period only if no
 complete one does, and is not counted.
 
+A damaged snapshot is forgotten by its id, which `nightkeep snapshots` shows; what it held is then given up.
+
 What is forgotten can be brought back with `nightkeep undelete` until its grace period ends; then `prune` frees its space.
 
 EXAMPLES
@@ -103,14 +105,18 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     }
     let session = console.open("forget", Purpose::Write)?;
     let mut history = session.history()?;
+    let (named, damaged): (Vec<&Selector>, Vec<&Selector>) =
+        selectors.iter().partition(|selector| selector.damaged(&history).is_none());
     let plan = if selectors.is_empty() {
         by_policy(&history, &policy, arguments.dataset.as_ref())?
     } else {
-        by_name(&history, &selectors)?
+        by_name(&history, &named)?
     };
-    let forgotten: Vec<_> = plan.iter().filter(|verdict| verdict.goes()).map(|verdict| verdict.version.id).collect();
+    let mut forgotten: Vec<_> =
+        plan.iter().filter(|verdict| verdict.goes()).map(|verdict| verdict.version.id).collect();
     let kept = plan.len() - forgotten.len();
     show(console, &plan, arguments.dry_run)?;
+    forgotten.extend(damaged.iter().filter_map(|selector| selector.damaged(&history)));
     if !arguments.dry_run {
         for id in &forgotten {
             history.mark(session.store(), &session.keys.write, *id, Action::Forget)?;
@@ -157,7 +163,7 @@ fn candidate(version: &Version) -> Candidate {
 }
 
 /// All or nothing: refuses pinned ones, and whatever would leave a dataset without a snapshot to restore.
-fn by_name<'h>(history: &'h History, selectors: &[Selector]) -> Result<Vec<Verdict<'h>>> {
+fn by_name<'h>(history: &'h History, selectors: &[&Selector]) -> Result<Vec<Verdict<'h>>> {
     let mut plan: Vec<Verdict<'h>> = Vec::new();
     for selector in selectors {
         let version = selector.resolve(history, Among::Present)?;
@@ -180,7 +186,7 @@ fn by_name<'h>(history: &'h History, selectors: &[Selector]) -> Result<Vec<Verdi
         if touched && left.is_empty() {
             return Err(Error::refused(format!("cannot forget all of {dataset}"), "its last snapshot always stays"));
         }
-        if touched && versions.iter().any(|v| complete(v)) && !left.iter().any(|v| complete(v)) {
+        if touched && versions.iter().any(complete) && !left.iter().any(|version| complete(version)) {
             let reason = "its last complete snapshot always stays; the others are incomplete";
             return Err(Error::refused(format!("cannot forget all complete snapshots of {dataset}"), reason));
         }

@@ -5,15 +5,20 @@ use crate::error::{Error, Result};
 use crate::session::{Purpose, Session};
 use crate::settings::CredentialSource;
 use chunkstore::key::Credential;
+use rustix::termios::OptionalActions;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const BYTES_MAX: u64 = 64 << 10;
+const SIGNAL_POLL: Duration = Duration::from_millis(50);
 
 impl Console {
     /// Opens the repository with whatever credential the settings name.
@@ -29,9 +34,15 @@ impl Console {
 
     /// The recovery key: from `file`, from the settings if what they name is one, else asked for.
     pub fn recovery_key(&self, place: &str, file: Option<&Path>) -> Result<Credential> {
-        let ask = || self.prompt(&format!("Recovery key for {place}: "));
+        let ask = || {
+            if !has_terminal() {
+                let reason = "there is no terminal to ask for it; give --recovery-key-file";
+                return Err(Error::argument("recovery key", reason));
+            }
+            self.prompt(&format!("Recovery key for {place}: "))
+        };
         let text = match file {
-            Some(file) => self.from_file(file)?,
+            Some(file) => self.file(file)?,
             None => match self.secret(&ask)? {
                 // The settings name the passphrase that was lost.
                 text if !is_recovery_key(&text) && self.settings.credential != CredentialSource::Prompt => ask()?,
@@ -53,7 +64,7 @@ impl Console {
     /// A further or a changed passphrase: from `file`, else from the terminal.
     pub fn new_passphrase(&self, file: Option<&Path>) -> Result<Zeroizing<Vec<u8>>> {
         let secret = match file {
-            Some(file) => self.from_file(file)?,
+            Some(file) => self.file(file)?,
             None if !has_terminal() => {
                 let reason = "there is no terminal to ask for it; give --new-password-file";
                 return Err(Error::argument("new passphrase", reason));
@@ -68,13 +79,12 @@ impl Console {
         if !has_terminal() {
             return Err(Error::NoCredential);
         }
-        // Watched, so that the terminal gets its echo back before a signal ends the process.
-        let typed = self.interrupts.watched(|_| rpassword::prompt_password(text));
+        let typed = self.interrupts.watched(|interrupted| ask(text, interrupted));
         self.interrupts.check()?;
         match typed {
-            Ok(typed) => Ok(Zeroizing::new(typed.into_bytes())),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Err(chunkstore::Error::Interrupted.into()),
-            Err(_) => Err(Error::NoCredential),
+            Some(Ok(typed)) => Ok(Zeroizing::new(typed.into_bytes())),
+            Some(Err(error)) if error.kind() == ErrorKind::Interrupted => Err(chunkstore::Error::Interrupted.into()),
+            _ => Err(Error::argument("passphrase", "none was typed")),
         }
     }
 
@@ -89,14 +99,14 @@ impl Console {
 
     fn secret(&self, prompt: &dyn Fn() -> Result<Zeroizing<Vec<u8>>>) -> Result<Zeroizing<Vec<u8>>> {
         match &self.settings.credential {
-            CredentialSource::File(path) => self.from_file(path),
+            CredentialSource::File(path) => self.file(path),
             CredentialSource::Command(command) => from_command(command),
             CredentialSource::Text(text) => Ok(text.clone()),
             CredentialSource::Prompt => prompt(),
         }
     }
 
-    fn from_file(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    fn file(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>> {
         let place = path.display().to_string();
         let failed = |error: std::io::Error| Error::Credential { place: place.clone(), reason: error.to_string() };
         let file = File::open(path).map_err(failed)?;
@@ -117,6 +127,28 @@ impl Console {
             Credential::Recovery(_) | Credential::Write(_) => {
                 Err(Error::argument("new passphrase", "it is a key, not a passphrase"))
             }
+        }
+    }
+}
+
+/// Reads in a thread of its own, since nothing can wake it; a signal gives the terminal its echo back and leaves the thread
+/// to end with the process.
+fn ask(text: &str, interrupted: &AtomicBool) -> Option<std::io::Result<String>> {
+    let terminal = File::open("/dev/tty").ok()?;
+    let before = rustix::termios::tcgetattr(&terminal).ok()?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let text = text.to_owned();
+    let reader = std::thread::Builder::new().name("prompt".into());
+    reader.spawn(move || drop(sender.send(rpassword::prompt_password(text)))).ok()?;
+    loop {
+        match receiver.recv_timeout(SIGNAL_POLL) {
+            Ok(typed) => return Some(typed),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) if interrupted.load(Ordering::SeqCst) => {
+                let _ = rustix::termios::tcsetattr(&terminal, OptionalActions::Now, &before);
+                return None;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }

@@ -137,11 +137,11 @@ fn summarise(console: &Console, found: &Found<'_>, options: &Options, outcome: &
     }))?;
     let dry = options.dry_run;
     console.say(&format!(
-        "{} {}, {}, {} others; {} already right; {} {}",
+        "{} {}, {}, {}; {} already right; {} {}",
         if dry { "Would restore" } else { "Restored" },
         plural(outcome.files, "file"),
         format_count(outcome.directories) + if outcome.directories == 1 { " directory" } else { " directories" },
-        format_count(outcome.others),
+        plural(outcome.others, "other"),
         format_count(outcome.unchanged),
         format_count(outcome.deleted),
         if dry { "would be removed" } else { "removed" },

@@ -65,10 +65,12 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     } else {
         console.say("There are none.")?;
     }
-    for (object, error) in &history.damaged {
-        console.problem(object, &error.to_string());
+    let mut problems = 0;
+    for damaged in history.damaged.iter().filter(|damaged| !damaged.given_up) {
+        problems += 1;
+        console.problem(&damaged.object, &damaged.error.to_string());
     }
-    Ok(Exit::with_problems(history.damaged.len() as u64))
+    Ok(Exit::with_problems(problems))
 }
 
 fn print(console: &Console, versions: &[&Version], grace: u64, forgotten: bool) -> Result<()> {

@@ -8,8 +8,7 @@ use crate::error::Result;
 use crate::history::Version;
 use crate::names;
 use crate::session::Purpose;
-use crate::units::{format_count, format_size};
-use chunkstore::backend::ObjectKind;
+use crate::units::{format_count, format_size, plural};
 use serde_json::json;
 
 const EXAMPLES: &str = "\
@@ -51,8 +50,7 @@ pub fn run(console: &Console, _arguments: &Arguments) -> Result<Exit> {
     let datasets: Vec<(&str, Sum)> =
         history.datasets().into_iter().map(|(name, versions)| (name, Sum::of(&versions))).collect();
     let forgotten = history.versions.iter().filter(|version| version.is_forgotten()).count();
-    let packs = session.repository.backend().list(ObjectKind::Pack)?;
-    let stored: u64 = packs.iter().map(|(_, len)| len).sum();
+    let stored = session.repository.statistics()?;
     let snapshots: u64 = datasets.iter().map(|(_, sum)| sum.snapshots).sum();
     let content = datasets.iter().fold(0u64, |total, (_, sum)| total.saturating_add(sum.content_bytes));
     if console.json() {
@@ -72,8 +70,10 @@ pub fn run(console: &Console, _arguments: &Arguments) -> Result<Exit> {
             "snapshots_forgotten": forgotten,
             "datasets": datasets.len(),
             "content_bytes": content,
-            "stored_bytes": stored,
-            "packs": packs.len(),
+            "stored_bytes": stored.pack_bytes,
+            "packs": stored.packs,
+            "blobs": stored.blobs,
+            "blob_bytes": stored.blob_bytes,
         }))?;
         return Ok(Exit::Done);
     }
@@ -93,10 +93,12 @@ pub fn run(console: &Console, _arguments: &Arguments) -> Result<Exit> {
         console.table(&table)?;
         console.print("")?;
     }
-    console.print(&format!("Snapshots: {} of {} datasets, {forgotten} forgotten", snapshots, datasets.len()))?;
+    let datasets = plural(datasets.len() as u64, "dataset");
+    console.print(&format!("Snapshots: {} of {datasets}, {forgotten} forgotten", format_count(snapshots)))?;
     console.print(&format!("Saved:     {} in all snapshots", format_size(content)))?;
-    console.print(&format!("Stored:    {} in {} packs", format_size(stored), format_count(packs.len() as u64)))?;
-    if let Some(ratio) = ratio(content, stored) {
+    let (blobs, packs) = (plural(stored.blobs, "blob"), plural(stored.packs, "pack"));
+    console.print(&format!("Stored:    {} in {blobs} and {packs}", format_size(stored.pack_bytes)))?;
+    if let Some(ratio) = ratio(content, stored.pack_bytes) {
         console.print(&format!("Ratio:     {ratio}"))?;
     }
     Ok(Exit::Done)
