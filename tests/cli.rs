@@ -75,9 +75,12 @@ fn wrong_usage_is_1_and_help_is_0() {
 
 #[test]
 fn busy_is_11_and_waiting_helps() {
-    let (house, source, _) = furnished();
-    let mut holder = house.command(["backup", "command", "--name", "slow", "--", "sh", "-c", "echo started >&2; cat"]);
-    let mut child = holder.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let (house, source, first) = furnished();
+    let gate = house.path().join("gate");
+    told(Command::new("mkfifo").arg(&gate)).expect(0);
+    let script = format!("echo started >&2; cat {}", gate.display());
+    let mut holder = house.command(["backup", "command", "--name", "slow", "--", "sh", "-c", &script]);
+    let mut child = holder.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // The producer runs only once the lock is held.
     let mut line = [0; 7];
     std::io::Read::read_exact(child.stderr.as_mut().unwrap(), &mut line).unwrap();
@@ -85,11 +88,12 @@ fn busy_is_11_and_waiting_helps() {
     house.fails(11, ["prune", "--lock-wait", "0s"]);
     // Readers never wait.
     assert_eq!(house.snapshots().len(), 1);
-    house.ok(["check"]);
+    house.ok(["ls", &first]);
+    house.ok(["restore", "files", &first, "--target", text(&house.fresh("target"))]);
     let mut waiting =
         house.command(["backup", "files", text(&source), "--lock-wait", "5m"]).stdout(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    drop(child.stdin.take());
+    std::fs::write(&gate, b"go on\n").unwrap();
     assert!(child.wait().unwrap().success());
     assert!(waiting.wait().unwrap().success());
     assert_eq!(house.snapshots().len(), 3);
@@ -141,7 +145,7 @@ fn what_cannot_be_read_is_named_and_the_run_is_3() {
         return;
     }
     told(&mut house.wrapped(wrapper, ["init"])).expect(0);
-    let run = told(&mut house.wrapped(wrapper, ["backup", "files", text(&source)])).expect(3);
+    let run = told(&mut house.wrapped(wrapper, ["backup", "files", text(&source), "--dataset", "ours"])).expect(3);
     assert!(run.err.contains("secret"), "{}", run.err);
     let run = told(&mut house.wrapped(wrapper, ["backup", "files", text(&source), "--json"])).expect(3);
     let lines = json_lines(&[&run.out[..], run.err.as_bytes()].concat());
@@ -149,7 +153,7 @@ fn what_cannot_be_read_is_named_and_the_run_is_3() {
         lines.iter().any(|line| line["message_type"] == "error" && line.to_string().contains("secret")),
         "{lines:?}"
     );
-    let listed = told(&mut house.wrapped(wrapper, ["ls", "source"])).expect(0);
+    let listed = told(&mut house.wrapped(wrapper, ["ls", &format!("ours:{}", source.display())])).expect(0);
     assert!(String::from_utf8_lossy(&listed.out).contains("readable"));
 }
 

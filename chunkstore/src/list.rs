@@ -221,6 +221,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn round_trip(list in strategy::list()) {
             prop_assert_eq!(decode(&list.encode()).unwrap(), list);

@@ -10,6 +10,9 @@ mod stream;
 
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use crate::monitor::Monitor;
 use crate::restore::Selection;
 use chunkstore::reader::Reader;

@@ -30,6 +30,9 @@ pub mod fixture;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub use tests::everything;
+
 use crate::monitor::Monitor;
 use chunkstore::id::Reference;
 use chunkstore::reader::Reader;

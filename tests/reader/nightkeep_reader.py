@@ -1172,7 +1172,7 @@ STRETCH = 64 * KIB
 
 
 def quoted(name):
-    return quote_from_bytes(name, safe="/._-")
+    return quote_from_bytes(name, safe="/._-~")
 
 
 def digest_and_holes(pieces):

@@ -216,11 +216,11 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Percent-encoded, all but letters, digits and `/._-`.
+/// Percent-encoded, all but letters, digits and `/._-~`.
 pub fn quoted(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => text.push(char::from(*byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => text.push(char::from(*byte)),
             other => write!(text, "%{other:02X}").unwrap(),
         }
         text

@@ -123,7 +123,7 @@ impl House {
     #[track_caller]
     pub fn json<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Vec<Value> {
         let arguments = arguments.into_iter().map(|word| word.as_ref().to_owned());
-        let told = self.run(arguments.chain([OsStr::new("--json").to_owned()])).expect(0);
+        let told = self.run(std::iter::once("--json".into()).chain(arguments)).expect(0);
         json_lines(&told.out)
     }
 

@@ -214,7 +214,7 @@ fn a_range_reads_few_lists() {
         other => panic!("{other:?}"),
     };
     s.store.take_read();
-    for at in [0, 40_955, 1_234_567, size - 15] {
+    for at in [0, 40_955, 1_000_000, 1_234_567, size - 15] {
         let found = all_items(&s.reader(), &content, at..at + 10).unwrap();
         let begin = at / 10 * 10;
         let expected: Vec<_> = (begin..(at + 10).min(size)).step_by(10).map(|at| (at, chunk)).collect();

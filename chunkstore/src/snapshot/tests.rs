@@ -158,6 +158,24 @@ fn a_strangers_signature_does_not_authenticate() {
     assert!(snapshot.details(&setup().opener).is_err(), "another repository's key");
 }
 
+/// Lengths are exact, whoever signs.
+#[test]
+fn bytes_too_many_are_refused_although_signed() {
+    let s = setup();
+    let snapshot = s.seal(s.summary(), &details()).unwrap();
+    let mac_at = snapshot.bytes.len() - SIGNATURE_LEN - MAC_LEN;
+    let signed = |before: &[u8]| {
+        let mut bytes = before.to_vec();
+        bytes.extend_from_slice(blake3::keyed_hash(&s.keys.write.snapshot, before).as_bytes());
+        bytes.extend_from_slice(&s.writer.sign(&bytes).unwrap());
+        Snapshot::parse(bytes, &REPOSITORY)
+    };
+    let before = &snapshot.bytes[..mac_at];
+    signed(before).unwrap();
+    assert!(signed(&[before, &[0]].concat()).is_err());
+    assert!(signed(&before[..mac_at - 1]).is_err());
+}
+
 #[test]
 fn the_writer_must_be_the_one_named() {
     let s = setup();

@@ -238,6 +238,30 @@ mod tests {
         assert_eq!(store.take_put(), [root.id]);
     }
 
+    /// Upper lists close by ids that differ in each session: pushes until one just did.
+    #[test]
+    fn a_lonely_list_below_the_root_is_kept() {
+        let store = store();
+        let writer = BlobWriter::new(&*store, store.sealer());
+        let mut builder = ListBuilder::new();
+        let mut items = Vec::new();
+        while builder.levels.len() < 3 {
+            items.extend([chunk(&store, 1, 1); 63]);
+            items.push(chunk(&store, 1000, 1 + items.len() as u64));
+            for item in &items[items.len() - 64..] {
+                builder.push(*item, &writer).unwrap();
+            }
+        }
+        assert!(builder.levels[0].is_empty() && builder.levels[1].is_empty() && builder.levels[2].len() == 1);
+        items.push(chunk(&store, 2, 1));
+        builder.push(items[items.len() - 1], &writer).unwrap();
+        let Content::List { root, .. } = builder.finish(&writer).unwrap() else { panic!() };
+        let (levels, flat) = flatten(&store, root);
+        assert_eq!(flat, items);
+        assert_eq!(levels[1].last().unwrap().items.len(), 1);
+        assert_eq!(levels[2].len(), 1);
+    }
+
     #[test]
     fn a_terabyte_changes_in_few_lists() {
         let store = store();

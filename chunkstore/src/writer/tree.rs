@@ -239,16 +239,62 @@ mod tests {
         let leaves = leaves(&levels);
         assert_eq!(leaves.concat(), entries);
         let splits = |entry: &Entry| store.keys.write.splits(&entry.name);
-        let len = |entries: &[Entry]| entries.iter().map(|entry| entry.encode().len()).sum::<usize>();
-        for leaf in &leaves[..leaves.len() - 1] {
-            let before = len(&leaf[..leaf.len() - 1]);
-            assert!(before < SPLIT_BYTES_MAX);
-            assert!(len(leaf) >= SPLIT_BYTES_MAX || len(leaf) >= SPLIT_BYTES_MIN && splits(leaf.last().unwrap()));
+        let last = leaves.len() - 1;
+        for (at, leaf) in leaves.iter().enumerate() {
+            let mut len = 0;
+            let ends = |entry: &Entry| {
+                len += entry.encode().len();
+                len >= SPLIT_BYTES_MAX || len >= SPLIT_BYTES_MIN && splits(entry)
+            };
+            let ends: Vec<bool> = leaf.iter().map(ends).collect();
+            assert_eq!(ends[..leaf.len() - 1].iter().position(|ends| *ends), None, "it should have ended earlier");
+            assert!(ends[leaf.len() - 1] || at == last, "it should not have ended");
         }
-        for leaf in leaves {
-            let may_end = |at: &usize| len(&leaf[..=*at]) >= SPLIT_BYTES_MIN && splits(&leaf[*at]);
-            assert_eq!((0..leaf.len() - 1).find(may_end), None, "it should have ended earlier");
+    }
+
+    #[test]
+    fn a_full_node_is_its_own_root() {
+        let store = MemoryStore::new();
+        let writer = BlobWriter::new(&*store, store.sealer());
+        let mut builder = TreeBuilder::new();
+        let mut entries = entries(30_000).into_iter();
+        let mut pushed = Vec::new();
+        while builder.levels.len() < 2 {
+            pushed.extend(entries.next());
+            push(&mut builder, pushed.last().unwrap(), &writer).unwrap();
         }
+        assert!(pushed.len() > 1);
+        let root = builder.finish(&writer).unwrap();
+        assert_eq!(tree(&store, root), Tree::Leaf(pushed));
+        assert_eq!(store.take_put(), [root.id]);
+    }
+
+    #[test]
+    fn a_lonely_node_below_the_root_is_kept() {
+        let store = MemoryStore::new();
+        let writer = BlobWriter::new(&*store, store.sealer());
+        let mut builder = TreeBuilder::new();
+        // Each entry ends its leaf, each child of 16 KiB of children its node.
+        let names = (0..).map(|n| format!("{n:0200}")).filter(|name| store.keys.write.splits(name.as_bytes()));
+        let mut entries = names.map(|name| {
+            let mut entry = entry(&name, Node::Fifo);
+            entry.attributes.xattrs = vec![(b"user.x".to_vec(), vec![1; SPLIT_BYTES_MIN])];
+            entry
+        });
+        let mut pushed = Vec::new();
+        let mut more = |builder: &mut TreeBuilder| {
+            pushed.extend(entries.next());
+            push(builder, pushed.last().unwrap(), &writer).unwrap();
+        };
+        while builder.levels.len() < 3 {
+            more(&mut builder);
+        }
+        assert_eq!(builder.levels.iter().map(|open| open.count).collect::<Vec<_>>(), [0, 0, 1]);
+        more(&mut builder);
+        assert_eq!(builder.levels.iter().map(|open| open.count).collect::<Vec<_>>(), [0, 1, 1]);
+        let levels = levels(&store, builder.finish(&writer).unwrap());
+        assert_eq!(leaves(&levels).concat(), pushed);
+        assert_eq!(levels.iter().map(Vec::len).collect::<Vec<_>>(), [pushed.len(), 2, 1]);
     }
 
     #[test]

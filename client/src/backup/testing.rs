@@ -27,8 +27,10 @@ use std::time::Duration;
 pub struct Told {
     counters: Counters,
     lines: Mutex<Vec<String>>,
-    act: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    act: Option<Act>,
 }
+
+type Act = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Told {
     pub fn acting(act: impl Fn(&str) + Send + Sync + 'static) -> Told {
@@ -78,7 +80,7 @@ pub struct Fixture {
     pub keys: Keys,
     pub writer: Writer,
     pub temp: tempfile::TempDir,
-    pub interrupted: AtomicBool,
+    pub interrupted: Arc<AtomicBool>,
 }
 
 impl Fixture {
@@ -93,8 +95,25 @@ impl Fixture {
             keys: Keys::generate(&configuration).unwrap(),
             writer: Writer::generate().unwrap().0,
             temp,
-            interrupted: AtomicBool::new(false),
+            interrupted: Arc::default(),
         }
+    }
+
+    /// As after a restart of the process; with `forget`, the index is made anew from the packs.
+    pub fn reopen(&mut self, forget: bool) {
+        let catalog = self.temp.path().join("catalog.sqlite3");
+        self.backend = Arc::new(self.backend.restarted());
+        let elsewhere = tempfile::tempdir().unwrap();
+        let other = Arc::new(Simulated::new());
+        Repository::create(&*other, self.repository.configuration()).unwrap();
+        // The old one is closed before its catalogue is opened again.
+        self.repository = Arc::new(open(other, elsewhere.path()));
+        if forget {
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{suffix}", catalog.display()));
+            }
+        }
+        self.repository = Arc::new(open(self.backend.clone(), self.temp.path()));
     }
 
     pub fn request() -> Request {

@@ -1,7 +1,8 @@
 //! Tar headers: ustar, with pax records for whatever it has no room for. Pure.
 //!
 //! Extended attributes are `SCHILY.xattr.*` and ACLs `SCHILY.acl.*` in text form, which is what GNU tar and libarchive
-//! read. Inode flags have no place in an archive.
+//! read. Names that are not UTF-8 are written as they are, which both take (GNU tar complains of `hdrcharset`). Inode flags
+//! have no place in an archive.
 
 use chunkstore::tree::{Attributes, Node};
 use tar::{EntryType, Header};
@@ -103,7 +104,6 @@ fn decimal(seconds: i64, nanoseconds: u32) -> String {
 #[derive(Default)]
 struct Records {
     bytes: Vec<u8>,
-    is_binary: bool,
 }
 
 impl Records {
@@ -127,7 +127,6 @@ impl Records {
     /// Fills a field, and adds a record if the text does not fit in or is not plain.
     fn text(&mut self, field: &mut [u8], key: &str, value: &[u8]) {
         if value.len() > field.len() || !value.is_ascii() {
-            self.is_binary |= std::str::from_utf8(value).is_err();
             self.push(key, value);
         }
         for (to, from) in field.iter_mut().zip(value) {
@@ -168,11 +167,6 @@ impl Records {
     fn member(mut self) -> Vec<u8> {
         if self.bytes.is_empty() {
             return Vec::new();
-        }
-        if self.is_binary {
-            let records = std::mem::take(&mut self.bytes);
-            self.push("hdrcharset", b"BINARY");
-            self.bytes.extend_from_slice(&records);
         }
         let mut header = Header::new_ustar();
         header.set_entry_type(EntryType::XHeader);

@@ -105,22 +105,23 @@ fn a_racing_swapper_leads_nowhere() {
         let aside = fixture.dir.path().join("aside");
         std::fs::create_dir(&aside).unwrap();
         std::thread::spawn(move || {
+            let mut attempts = 0u64;
             while !stop.load(Ordering::Relaxed) {
                 for n in 0..8 {
                     let (at, sub) = (target.join(format!("dir{n}")), target.join(format!("dir{n}/sub")));
-                    let away = aside.join(format!("{}", swaps.load(Ordering::Relaxed)));
-                    if std::fs::rename(&at, &away).is_ok() && make_symlink(&lure, &at).is_ok() {
+                    attempts += 1;
+                    let away = aside.join(format!("{attempts}"));
+                    let _ = std::fs::rename(&at, &away);
+                    if make_symlink(&lure, &at).is_ok() {
                         swaps.fetch_add(1, Ordering::Relaxed);
                         std::thread::yield_now();
                         let _ = std::fs::remove_file(&at);
-                        let _ = std::fs::rename(&away, &at);
                     }
-                    if std::fs::rename(&sub, &away).is_ok() {
-                        let _ = make_symlink(lure.join("sub"), &sub);
-                        let _ = std::fs::remove_file(at.join("file"));
-                        let _ = make_symlink(lure.join("file"), at.join("file"));
-                        swaps.fetch_add(1, Ordering::Relaxed);
-                    }
+                    let _ = std::fs::rename(&away, &at);
+                    let _ = std::fs::rename(&sub, aside.join(format!("{attempts} sub")));
+                    let _ = make_symlink(lure.join("sub"), &sub);
+                    let _ = std::fs::remove_file(at.join("file"));
+                    let _ = make_symlink(lure.join("file"), at.join("file"));
                 }
             }
         })

@@ -1,0 +1,367 @@
+//! What file systems hold, and what they do while they are read.
+
+use super::*;
+use chunkstore::tree::{HardLink, Time};
+use rustix::fs::{CWD, FileType, Mode, OFlags, XattrFlags};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+
+fn saved_below(top: &Path) -> (Fixture, std::collections::BTreeMap<String, Entry>, Told) {
+    let fixture = Fixture::new();
+    let (outcome, told) = fixture.save(top);
+    let entries = fixture.entries_below(&outcome, top);
+    (fixture, entries, told)
+}
+
+#[test]
+fn every_type_of_file_with_its_attributes() {
+    let top = tempfile::tempdir().unwrap();
+    let at = |name: &str| top.path().join(name);
+    std::fs::write(at("file"), b"content").unwrap();
+    rustix::fs::setxattr(at("file"), "user.note", b"x", XattrFlags::empty()).unwrap();
+    std::fs::set_permissions(at("file"), PermissionsExt::from_mode(0o6755)).unwrap();
+    std::fs::hard_link(at("file"), at("same file")).unwrap();
+    std::fs::create_dir(at("directory")).unwrap();
+    std::fs::set_permissions(at("directory"), PermissionsExt::from_mode(0o3777)).unwrap();
+    rustix::fs::setxattr(at("directory"), "user.note", b"y", XattrFlags::empty()).unwrap();
+    symlink(OsStr::from_bytes(b"to/\xff\xfe"), at("link")).unwrap();
+    rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
+    let _listener = UnixListener::bind(at("socket")).unwrap();
+    let early = std::time::UNIX_EPOCH - Duration::new(1000, 1);
+    File::open(at("directory")).unwrap().set_modified(early).unwrap();
+    let device = rustix::fs::mknodat(
+        CWD,
+        at("device"),
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o600),
+        rustix::fs::makedev(1, 7),
+    );
+    let (fixture, entries, told) = saved_below(top.path());
+    assert!(told.problems().is_empty(), "{:?}", told.problems());
+    let file = &entries["file"];
+    let meta = std::fs::metadata(at("file")).unwrap();
+    assert_eq!(file.attributes.mode, 0o6755);
+    assert_eq!((file.attributes.uid, file.attributes.gid), (meta.uid(), meta.gid()));
+    assert_eq!(file.attributes.xattrs, [(b"user.note".to_vec(), b"x".to_vec())]);
+    assert_eq!(file.attributes.hard_link, Some(HardLink { device: meta.dev(), inode: meta.ino(), names: 2 }));
+    assert_eq!(entries["same file"].attributes, file.attributes);
+    assert_eq!(fixture.content(&entries["same file"]), b"content");
+    if meta.uid() == 0 {
+        assert_eq!(file.attributes.user, b"root");
+    }
+    let directory = &entries["directory"].attributes;
+    assert_eq!((directory.mode, directory.xattrs.len()), (0o3777, 1));
+    assert_eq!(directory.modified, Time { seconds: -1001, nanoseconds: 999_999_999 });
+    assert_eq!(entries["link"].node, Node::Symlink(b"to/\xff\xfe".to_vec()));
+    assert_eq!((&entries["fifo"].node, entries["fifo"].attributes.mode), (&Node::Fifo, 0o640));
+    assert_eq!(entries["socket"].node, Node::Socket);
+    match device {
+        Ok(()) => assert_eq!(entries["device"].node, Node::CharacterDevice { major: 1, minor: 7 }),
+        Err(error) => println!("skipped in part: no device can be made here: {error}"),
+    }
+}
+
+#[test]
+fn access_lists_are_attributes() {
+    let top = tempfile::tempdir().unwrap();
+    let file = top.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    // version 2; user::rw-, user:12:r--, group::---, mask::r--, other::---
+    let mut list = vec![2, 0, 0, 0];
+    for (tag, perm, id) in [(1u16, 6u16, u32::MAX), (2, 4, 12), (4, 0, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]
+    {
+        list.extend([tag.to_le_bytes(), perm.to_le_bytes()].concat());
+        list.extend(id.to_le_bytes());
+    }
+    if let Err(error) = rustix::fs::setxattr(&file, "system.posix_acl_access", &list, XattrFlags::empty()) {
+        println!("skipped: no access lists here: {error}");
+        return;
+    }
+    let (_, entries, _) = saved_below(top.path());
+    assert_eq!(entries["file"].attributes.xattrs, [(b"system.posix_acl_access".to_vec(), list)]);
+}
+
+#[test]
+fn holes_are_kept_and_not_read() {
+    let top = tempfile::tempdir().unwrap();
+    let file = File::create(top.path().join("sparse")).unwrap();
+    if file.set_len(1 << 40).is_err() {
+        println!("skipped: no file of a terabyte here");
+        return;
+    }
+    let write = |bytes: &[u8], at| std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).unwrap();
+    write(&noise(1, 100_000), 0);
+    write(&noise(2, 3 << 20), 1 << 30);
+    let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0));
+    if !matches!(data, Ok(end) if end < 1 << 30) {
+        println!("skipped: this file system tells of no holes");
+        return;
+    }
+    File::create(top.path().join("only a hole")).unwrap().set_len(5 << 30).unwrap();
+    File::create(top.path().join("small hole")).unwrap().set_len(100_000).unwrap();
+    let fixture = Fixture::new();
+    let (outcome, told) = fixture.save(top.path());
+    assert!(told.problems().is_empty());
+    assert!(outcome.read_bytes < 4 << 20, "{}", outcome.read_bytes);
+    assert_eq!(outcome.totals.content_bytes, (1 << 40) + (5 << 30) + 100_000);
+    let entries = fixture.entries_below(&outcome, top.path());
+    let Node::File(content) = &entries["sparse"].node else { panic!() };
+    assert_eq!(content.size(), 1 << 40);
+    let reader = fixture.reader();
+    assert!(reader.read_at(content, 1 << 30, 3 << 20).unwrap() == noise(2, 3 << 20));
+    assert_eq!(reader.read_at(content, 50_000, 50_000).unwrap(), noise(1, 100_000)[50_000..]);
+    assert_eq!(reader.read_at(content, (1 << 40) - 10, 20).unwrap(), [0; 10]);
+    assert!(matches!(&entries["only a hole"].node, Node::File(content) if content.size() == 5 << 30));
+    assert_eq!(fixture.content(&entries["small hole"]), vec![0; 100_000]);
+}
+
+#[test]
+fn a_file_that_changes_is_kept_as_read_last_and_told() {
+    let top = tempfile::tempdir().unwrap();
+    for (name, len) in [("large", 12 << 20), ("small", 500_000)] {
+        std::fs::write(top.path().join(name), noise(1, len)).unwrap();
+    }
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let stop = done.clone();
+    let files = ["large", "small"].map(|name| File::options().write(true).open(top.path().join(name)).unwrap());
+    let changer = std::thread::spawn(move || {
+        let mut byte = 0;
+        while !stop.load(Ordering::Relaxed) {
+            byte ^= 1;
+            for file in &files {
+                std::os::unix::fs::FileExt::write_all_at(file, &[byte], 0).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH + Duration::from_nanos(u64::from(byte))).unwrap();
+            }
+        }
+    });
+    let fixture = Fixture::new();
+    let (outcome, told) = fixture.save(top.path());
+    done.store(true, Ordering::Relaxed);
+    changer.join().unwrap();
+    let problems = told.problems();
+    assert!(problems.iter().any(|line| line.contains("/large: it changed while it was read")), "{problems:?}");
+    assert_eq!(outcome.problems, problems.len() as u64);
+    assert!(fixture.snapshot(&outcome).summary.incomplete);
+    let entries = fixture.entries_below(&outcome, top.path());
+    let content = fixture.content(&entries["large"]);
+    assert!(content[1..] == noise(1, 12 << 20)[1..]);
+    assert!(outcome.read_bytes >= 4 * (12 << 20), "read once and three times again");
+    // What was read while it changed is not taken for known.
+    wait_until_settled();
+    assert!(fixture.save(top.path()).0.read_bytes >= 12 << 20);
+}
+
+#[test]
+fn a_file_that_grows_or_shrinks_is_saved_as_long_as_read() {
+    let top = tempfile::tempdir().unwrap();
+    std::fs::write(top.path().join("shrinks"), noise(1, 6 << 20)).unwrap();
+    std::fs::write(top.path().join("grows"), noise(2, 6 << 20)).unwrap();
+    let directory = top.path().to_owned();
+    let fixture = Fixture::new();
+    // Between being listed and being opened.
+    let told = Told::acting(move |line| {
+        if line.ends_with("/shrinks") && line.starts_with("current") {
+            File::options().write(true).open(directory.join("shrinks")).unwrap().set_len(1000).unwrap();
+        }
+        if line.ends_with("/grows") && line.starts_with("current") {
+            File::options().write(true).open(directory.join("grows")).unwrap().set_len(7 << 20).unwrap();
+        }
+    });
+    let (outcome, told) = fixture.save_with(&given(&[top.path()]), told);
+    assert!(told.problems().is_empty(), "opened after it changed: {:?}", told.problems());
+    let entries = fixture.entries_below(&outcome, top.path());
+    assert_eq!(fixture.content(&entries["shrinks"]), noise(1, 6 << 20)[..1000]);
+    assert_eq!(fixture.content(&entries["grows"]).len(), 7 << 20);
+}
+
+#[test]
+fn what_vanishes_is_told_and_left_out() {
+    let top = tempfile::tempdir().unwrap();
+    std::fs::write(top.path().join("a"), b"").unwrap();
+    std::fs::write(top.path().join("b"), b"").unwrap();
+    std::fs::write(top.path().join("large"), noise(1, 2 << 20)).unwrap();
+    let directory = top.path().to_owned();
+    let told = Told::acting(move |line| {
+        // The survey has listed the directory; the reader has not opened the file.
+        if line == format!("current {}", directory.display()) {
+            std::fs::remove_file(directory.join("b")).unwrap();
+        }
+        if line == format!("current {}", directory.join("large").display()) {
+            std::fs::remove_file(directory.join("large")).unwrap();
+        }
+    });
+    let fixture = Fixture::new();
+    let (outcome, told) = fixture.save_with(&given(&[top.path()]), told);
+    assert_eq!(outcome.problems, 2, "{:?}", told.problems());
+    assert!(told.problems().iter().any(|line| line.contains("/b: ")));
+    assert!(told.problems().iter().any(|line| line.contains("/large: it vanished")));
+    assert!(fixture.snapshot(&outcome).summary.incomplete);
+    assert_eq!(fixture.entries_below(&outcome, top.path()).into_keys().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn a_file_turned_into_something_else_is_saved_as_that() {
+    let top = tempfile::tempdir().unwrap();
+    for name in ["fifo", "link", "other"] {
+        std::fs::write(top.path().join(name), noise(1, 2 << 20)).unwrap();
+    }
+    let directory = top.path().to_owned();
+    let told = Told::acting(move |line| {
+        let Some(path) = line.strip_prefix("current ").map(PathBuf::from) else { return };
+        match path.strip_prefix(&directory).ok().and_then(Path::to_str) {
+            Some("fifo") => {
+                std::fs::remove_file(&path).unwrap();
+                rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+            }
+            Some("link") => {
+                std::fs::remove_file(&path).unwrap();
+                symlink("/etc/passwd", &path).unwrap();
+            }
+            Some("other") => {
+                std::fs::write(directory.join("new"), b"replaced").unwrap();
+                std::fs::rename(directory.join("new"), &path).unwrap();
+            }
+            _ => (),
+        }
+    });
+    let fixture = Fixture::new();
+    let (outcome, told) = fixture.save_with(&given(&[top.path()]), told);
+    assert!(told.problems().is_empty(), "{:?}", told.problems());
+    let entries = fixture.entries_below(&outcome, top.path());
+    assert_eq!(entries["fifo"].node, Node::Fifo);
+    assert_eq!(entries["link"].node, Node::Symlink(b"/etc/passwd".to_vec()));
+    assert_eq!(fixture.content(&entries["other"]), b"replaced");
+}
+
+#[test]
+fn given_paths_merge_into_one_tree() {
+    let top = tempfile::tempdir().unwrap();
+    for name in ["a/x", "a/b/y", "c/z", "not this"] {
+        let path = top.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, name).unwrap();
+    }
+    std::fs::set_permissions(top.path().join("a"), PermissionsExt::from_mode(0o751)).unwrap();
+    let fixture = Fixture::new();
+    let at = |name: &str| top.path().join(name);
+    let options = given(&[&at("a/b"), &at("c"), &at("a/b/../b/y"), &at("a/b"), &at("none")]);
+    let (outcome, told) = fixture.save_with(&options, Told::default());
+    assert_eq!(told.problems().len(), 1);
+    assert!(told.problems()[0].contains("/none: "));
+    let entries = fixture.entries_below(&outcome, top.path());
+    assert_eq!(entries.keys().collect::<Vec<_>>(), ["a", "a/b", "a/b/y", "c", "c/z"]);
+    assert_eq!(entries["a"].attributes.mode, 0o751, "directories above carry their attributes");
+    let all = fixture.entries(&outcome);
+    assert!(all.contains_key(&b"/tmp"[..]) || !top.path().starts_with("/tmp"));
+    let failed = fixture.try_save(&given(&[&at("none"), &at("c/none")]), &Told::default());
+    assert!(matches!(failed, Err(Error::Invalid { .. })), "{failed:?}");
+}
+
+#[test]
+fn names_may_be_any_bytes_and_paths_any_length() {
+    let top = tempfile::tempdir().unwrap();
+    let raw = OsStr::from_bytes(b"\xff\n\t\\");
+    std::fs::write(top.path().join(raw), b"raw").unwrap();
+    let name = "d".repeat(250);
+    let mut directory: std::os::fd::OwnedFd = File::open(top.path()).unwrap().into();
+    for _ in 0..100 {
+        rustix::fs::mkdirat(&directory, &*name, Mode::RWXU).unwrap();
+        directory = rustix::fs::openat(&directory, &*name, OFlags::RDONLY, Mode::empty()).unwrap();
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY;
+    let mut file = File::from(rustix::fs::openat(&directory, "file", flags, Mode::RWXU).unwrap());
+    std::io::Write::write_all(&mut file, &noise(1, 10_000)).unwrap();
+    let (fixture, entries, told) = saved_below(top.path());
+    assert!(told.problems().is_empty(), "{:?}", told.problems());
+    let (path, entry) = entries.iter().max_by_key(|(path, _)| path.len()).unwrap();
+    assert!(path.len() > 25_000);
+    assert_eq!(fixture.content(entry), noise(1, 10_000));
+    assert_eq!(fixture.content(&entries["\\xff\\n\\t\\\\"]), b"raw");
+}
+
+#[test]
+fn a_hundred_thousand_entries() {
+    let place = if Path::new("/dev/shm").is_dir() { Path::new("/dev/shm") } else { Path::new("/tmp") };
+    let top = tempfile::tempdir_in(place).unwrap();
+    for directory in 0..100 {
+        let directory = top.path().join(format!("{directory}"));
+        std::fs::create_dir(&directory).unwrap();
+        for name in 0..900 {
+            std::fs::write(directory.join(format!("{name}")), format!("{name}")).unwrap();
+        }
+    }
+    let many = top.path().join("many");
+    std::fs::create_dir(&many).unwrap();
+    for name in 0..10_000 {
+        std::fs::hard_link(top.path().join("0/0"), many.join(format!("{name}"))).unwrap();
+    }
+    wait_until_settled();
+    let fixture = Fixture::new();
+    let (outcome, told) = fixture.save(top.path());
+    assert!(told.problems().is_empty());
+    assert_eq!(outcome.totals.files, 100_000);
+    let (again, _) = fixture.save(top.path());
+    assert_eq!((again.files_unchanged, again.read_bytes), (100_000, 0));
+    std::fs::write(many.join("5000a"), b"new").unwrap();
+    let (third, _) = fixture.save(top.path());
+    assert_eq!((third.files_unchanged, third.files_new), (100_000, 1));
+    assert!(third.new_bytes < 400 << 10, "{} bytes of nodes for one new name", third.new_bytes);
+    let entries = fixture.entries_below(&third, top.path());
+    assert_eq!(entries.len(), 100_000 + 101 + 1);
+    assert_eq!(fixture.content(&entries["99/899"]), b"899");
+}
+
+#[test]
+fn a_dry_run_stores_nothing_and_says_what_it_would() {
+    let (fixture, top) = (Fixture::new(), tempfile::tempdir().unwrap());
+    std::fs::write(top.path().join("a"), noise(1, 3 << 20)).unwrap();
+    std::fs::write(top.path().join("same"), noise(1, 3 << 20)).unwrap();
+    let request = Request { dry_run: true, ..Fixture::request() };
+    let told = Told::default();
+    let operations = fixture.backend.operations();
+    let outcome = files(&fixture.context(&told, &fixture.cache_dir()), &request, &given(&[top.path()])).unwrap();
+    assert_eq!((outcome.snapshot, outcome.totals.files), (None, 2));
+    assert!(outcome.new_bytes >= 3 << 20 && outcome.new_bytes < (3 << 20) + 50_000, "{}", outcome.new_bytes);
+    fixture.repository.flush().unwrap();
+    assert_eq!(fixture.backend.operations(), operations);
+    assert!(!fixture.cache_dir().exists());
+}
+
+#[test]
+fn an_unchanged_source_may_make_no_snapshot() {
+    let (fixture, top) = (Fixture::new(), tempfile::tempdir().unwrap());
+    std::fs::write(top.path().join("a"), b"x").unwrap();
+    let request = Request { skip_if_unchanged: true, labels: vec!["nightly".into()], ..Fixture::request() };
+    let told = Told::default();
+    let cache_dir = fixture.cache_dir();
+    let context = fixture.context(&told, &cache_dir);
+    let first = files(&context, &request, &given(&[top.path()])).unwrap();
+    assert_eq!(fixture.snapshot(&first).summary.labels, ["nightly"]);
+    // Directories above belong to the root, and others may change them meanwhile.
+    let is_skipped = |_| files(&context, &request, &given(&[top.path()])).unwrap().snapshot.is_none();
+    assert!((0..50).any(is_skipped));
+    std::fs::write(top.path().join("a"), b"y").unwrap();
+    assert!(files(&context, &request, &given(&[top.path()])).unwrap().snapshot.is_some());
+}
+
+#[test]
+fn a_snapshot_tells_how_it_came_to_be() {
+    let (fixture, top) = (Fixture::new(), tempfile::tempdir().unwrap());
+    std::fs::write(top.path().join("a"), b"12345").unwrap();
+    let options = FilesOptions { excludes: vec!["*.o".into()], ..given(&[top.path()]) };
+    let (outcome, told) = fixture.save_with(&options, Told::default());
+    let snapshot = fixture.snapshot(&outcome);
+    snapshot.authenticate(&fixture.keys.write).unwrap();
+    let details = snapshot.details(&fixture.reader().opener).unwrap();
+    assert_eq!(details.paths, [top.path().as_os_str().as_bytes()]);
+    assert!(details.program.starts_with("nightkeep ") && details.started <= details.finished);
+    let fact = |key: &str| details.facts.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_slice());
+    assert_eq!(fact("files.new"), Some(&b"1"[..]));
+    assert_eq!(fact("read.bytes"), Some(&b"5"[..]));
+    assert_eq!(fact("excludes"), Some(&b"*.o"[..]));
+    assert_eq!(told.lines().iter().filter(|line| line.starts_with("new ")).count(), 1);
+    assert_eq!(outcome.totals.added_bytes, outcome.added_bytes);
+    assert!(outcome.added_bytes > 0 && !snapshot.summary.incomplete);
+}

@@ -1,0 +1,71 @@
+//! Commands and their output.
+
+use super::*;
+use chunkstore::tree::Content;
+
+#[test]
+fn the_output_of_a_command_becomes_a_file() {
+    let fixture = Fixture::new();
+    let outcome = fixture.save_stream("dump.sql", &["sh", "-c", "yes 0123456789 | head -c 7000001"]).unwrap();
+    let entries = fixture.entries(&outcome);
+    assert_eq!(entries.len(), 1);
+    let entry = &entries[&b"/dump.sql"[..]];
+    let content = fixture.content(entry);
+    assert_eq!(content.len(), 7_000_001);
+    assert!(content.chunks(11).all(|line| b"0123456789\n".starts_with(line)));
+    assert_eq!(entry.attributes.mode, 0o600);
+    assert!(outcome.new_bytes < 4 << 20, "what repeats is stored once: {}", outcome.new_bytes);
+    assert_eq!((outcome.totals.files, outcome.totals.content_bytes, outcome.read_bytes), (1, 7_000_001, 7_000_001));
+    let details = fixture.snapshot(&outcome).details(&fixture.reader().opener).unwrap();
+    assert!(details.facts.contains(&("command".into(), b"sh".to_vec())), "arguments may hold secrets");
+    assert!(!details.facts.iter().any(|(_, value)| value.windows(4).any(|part| part == b"head")));
+}
+
+#[test]
+fn what_is_short_lies_in_its_entry() {
+    let fixture = Fixture::new();
+    for text in ["", "short"] {
+        let outcome = fixture.save_stream("out", &["printf", "%s", text]).unwrap();
+        let entries = fixture.entries(&outcome);
+        assert!(matches!(&entries[&b"/out"[..]].node, Node::File(Content::Inline(bytes)) if bytes == text.as_bytes()));
+    }
+    let long = "x".repeat(2049);
+    let outcome = fixture.save_stream("out", &["printf", "%s", &long]).unwrap();
+    assert_eq!(fixture.content(&fixture.entries(&outcome)[&b"/out"[..]]), long.as_bytes());
+}
+
+#[test]
+fn a_command_that_fails_commits_nothing() {
+    let fixture = Fixture::new();
+    for (command, reason) in [
+        (&["sh", "-c", "head -c 5000000 /dev/zero; exit 3"][..], "status 3"),
+        (&["sh", "-c", "echo a; kill -9 $$"], "signal 9"),
+        (&["/nonexistent/program"], "/nonexistent/program"),
+        (&[], "command"),
+    ] {
+        let error = fixture.save_stream("x", command).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+        assert!(!error.contains("5000000"), "arguments are not told: {error}");
+    }
+    assert!(fixture.repository.snapshots().unwrap().is_empty());
+    for name in ["", "a/b", ".."] {
+        assert!(matches!(fixture.save_stream(name, &["true"]), Err(Error::Invalid { .. })), "{name:?}");
+    }
+}
+
+#[test]
+fn a_silent_command_can_be_interrupted() {
+    let fixture = Fixture::new();
+    fixture.interrupted.store(true, Ordering::Relaxed);
+    let stopped = fixture.save_stream("x", &["sleep", "1000"]);
+    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+}
+
+#[test]
+fn a_store_that_fails_is_told_as_such() {
+    use chunkstore::backend::simulated::Fault;
+    let fixture = Fixture::new();
+    fixture.backend.arm(1, Fault::Error(std::io::ErrorKind::StorageFull));
+    let failed = fixture.save_stream("x", &["head", "-c", "100000000", "/dev/urandom"]);
+    assert!(matches!(failed, Err(Error::Full { .. })), "{failed:?}");
+}
