@@ -31,7 +31,8 @@ impl Measurement {
 /// Runs a command to its end; an error if it fails. Memory is the high-water mark that the kernel keeps, read until the end.
 pub fn run(mut command: Command) -> io::Result<Measurement> {
     let begun = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(|e| io::Error::other(format!("{command:?}: {e}")))?;
     let status = format!("/proc/{}/status", child.id());
     let mut memory_kib = 0;
     let ended = loop {
