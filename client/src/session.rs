@@ -147,11 +147,8 @@ pub fn locate(settings: &Settings) -> Result<(String, Arc<dyn Backend>, Configur
 
 /// How hard new passphrase slots are to try. Only debug builds can be asked for the cheap setting of tests.
 pub fn hardness() -> Hardness {
-    if cfg!(debug_assertions) && std::env::var_os("NIGHTKEEP_TEST_CHEAP_KDF").is_some_and(|value| value == "1") {
-        Hardness::Cheap
-    } else {
-        Hardness::Normal
-    }
+    let asked = || cfg!(test) || std::env::var_os("NIGHTKEEP_TEST_CHEAP_KDF").is_some_and(|value| value == "1");
+    if cfg!(debug_assertions) && asked() { Hardness::Cheap } else { Hardness::Normal }
 }
 
 pub fn new_run() -> Result<RunId> {
