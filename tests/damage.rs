@@ -180,7 +180,8 @@ fn one_copy_of_the_configuration_is_enough_and_its_loss_is_found() {
             let _damaged = Damaged::new(&object, bytes);
             // The other copy serves, so nothing is lost yet; but the administrator must hear of it.
             let told = saved.house.run(["check"]);
-            assert!(told.err.contains(name), "{name} damaged, check says: {}", told.err);
+            let said = format!("{}{}", String::from_utf8_lossy(&told.out), told.err);
+            assert!(said.contains(name), "{name} damaged, check says: {said}");
             let target = saved.house.restore(&saved.snapshot, &saved.source);
             manifest::assert_same(&saved.expected, &manifest::of(&target));
         }
