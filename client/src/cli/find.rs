@@ -4,7 +4,7 @@ use super::Exit;
 use super::console::Console;
 use super::ls;
 use super::snapshots::{dataset_glob, matching};
-use super::walk::{shown_path, walk};
+use super::walk::{or_root, walk};
 use crate::clock;
 use crate::error::Result;
 use crate::history::{History, Version};
@@ -145,7 +145,8 @@ impl Finder<'_> {
                 Ok(true)
             },
             &mut |path, error| {
-                console.problem(&format!("{} in {}", shown_path(path), version.id.short()), &error.to_string());
+                let reason = format!("in snapshot {}: {error}", version.id.short());
+                console.problem(or_root(path), &reason);
                 damaged.push(path.to_vec());
             },
         )?;

@@ -86,7 +86,7 @@ impl Monitor for Progress {
 
     fn problem(&self, item: &[u8], reason: &str) {
         self.shared.counters.problems.fetch_add(1, Ordering::Relaxed);
-        let line = problem_line(self.shared.json, &names::shown(item), reason);
+        let line = problem_line(self.shared.json, item, reason);
         self.shared.aside(|| error_line(&line));
     }
 
