@@ -116,11 +116,14 @@ impl Check<'_> {
         Ok(outcome)
     }
 
+    /// A copy that is damaged is written again from the other.
     fn check_configuration(&self, outcome: &mut CheckOutcome) -> Result<()> {
         for name in [ObjectName::Configuration, ObjectName::ConfigurationCopy] {
             let read = self.repository.backend().get(name).and_then(|b| Configuration::decode(&b, &name.to_string()));
             if let Err(e) = read {
-                note(&mut outcome.findings, name.to_string(), &damage(e)?, false);
+                let reason = format!("{}; it was written again from its other copy", damage(e)?);
+                note(&mut outcome.findings, name.to_string(), &reason, false);
+                self.repository.backend().put(name, &self.configuration.encode())?;
             }
         }
         Ok(())
@@ -188,7 +191,12 @@ impl Check<'_> {
         }
         index.set_found(&gathered.whole)?;
         index.set_missing(&gathered.lost)?;
-        for lost in index.lost()? {
+        let lost = index.lost()?;
+        for pack in index.gone_packs()? {
+            let is_needed = lost.iter().any(|lost| lost.pack == Some(pack.id) && !lost.replaced);
+            note(&mut outcome.findings, format!("pack {}", pack.id), "it is missing", is_needed);
+        }
+        for lost in lost {
             let place = lost.pack.map_or("its pack is gone".to_owned(), |pack| format!("in pack {pack}"));
             let reason = if lost.replaced {
                 format!("lost ({place}), but the same content is stored again and serves in its place")

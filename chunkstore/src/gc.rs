@@ -172,7 +172,9 @@ impl Repository {
         let unused = plan.delete.iter().filter(|pack| !copied.stored.contains(&pack.id));
         let rewritten = plan.rewrite.iter().filter(|pack| copied.sources.contains(&pack.no));
         let gone: Vec<&PackRow> = unused.chain(rewritten).collect();
-        self.index.sweep(&plan.marks, &gone.iter().map(|pack| pack.no).collect::<Vec<_>>())?;
+        let mut rows: Vec<i64> = gone.iter().map(|pack| pack.no).collect();
+        rows.extend(self.index.gone_packs()?.iter().map(|pack| pack.no));
+        self.index.sweep(&plan.marks, &rows)?;
         for pack in &gone {
             self.backend.delete(ObjectName::Pack(pack.id))?;
         }

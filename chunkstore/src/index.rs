@@ -218,12 +218,20 @@ impl Index {
         if capsule.id == id { Ok(capsule) } else { Err(Error::corrupt(format!("capsule {id}"), "its name is wrong")) }
     }
 
-    /// All packs, by number.
+    /// All packs that are there, by number.
     pub fn packs(&self) -> Result<Vec<PackRow>> {
+        self.packs_where("gone = 0")
+    }
+
+    /// Packs whose objects were found missing, until a collection forgets them.
+    pub fn gone_packs(&self) -> Result<Vec<PackRow>> {
+        self.packs_where("gone = 1")
+    }
+
+    fn packs_where(&self, condition: &str) -> Result<Vec<PackRow>> {
         let connection = self.lock();
-        let mut statement = connection
-            .prepare("SELECT no, name, length, record_bytes, class, stored FROM pack ORDER BY no")
-            .map_err(sql("read"))?;
+        let query = "SELECT no, name, length, record_bytes, class, stored FROM pack WHERE";
+        let mut statement = connection.prepare(&format!("{query} {condition} ORDER BY no")).map_err(sql("read"))?;
         let rows = statement
             .query_map([], |r| {
                 Ok(PackRow {
@@ -267,7 +275,8 @@ fn create_tables(connection: &Connection, repository: &RepositoryId) -> Result<(
              CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
              CREATE TABLE capsule(id BLOB PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
              CREATE TABLE pack(no INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, length INTEGER NOT NULL,
-                               record_bytes INTEGER NOT NULL, class INTEGER NOT NULL, stored INTEGER NOT NULL);
+                               record_bytes INTEGER NOT NULL, class INTEGER NOT NULL, stored INTEGER NOT NULL,
+                               gone INTEGER NOT NULL DEFAULT 0);
              -- pack 0: the bytes are nowhere, the row remembers a tag that something links to
              CREATE TABLE blob(no INTEGER PRIMARY KEY, id_key INTEGER NOT NULL, tag_key INTEGER NOT NULL, id BLOB NOT NULL,
                                tag BLOB NOT NULL, pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,

@@ -218,12 +218,12 @@ fn save_files(
     let place = Place::new(context.cache_dir, &repository, &request.dataset, store.generation()?);
     let mut cache = if request.dry_run { None } else { place.write() };
     let outcome = with_session(context, request, |session| {
-        let walk = Walk::new(&source.root, &source.excludes, source.options.one_file_system, session.report);
+        let walk = Walk::new(&source.root, &source.excludes, source.options.one_file_system, session.report)
+            .without(context.cache_dir);
         let unchanged = place.read(store, trust);
         let names = Names::load();
         let reading = session.reading(&names);
-        let assembler =
-            Assembler::new(session.chunks.writer, context.monitor.counters(), session.chunks.halt, cache.as_mut());
+        let assembler = Assembler::new(session.chunks.writer, session.report, session.chunks.halt, cache.as_mut());
         let (assembled, found) = pipeline::run(&reading, assembler, |outlets| {
             Survey::new(walk, unchanged, &names, session.report, session.chunks.halt, outlets)
         })?;

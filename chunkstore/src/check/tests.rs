@@ -223,3 +223,36 @@ fn parts_cover_every_pack_once() {
     assert_eq!(check(&world, ReadData::Percent { percent: 100.0, seed: 1 }).unwrap().packs_read, 8);
     assert_eq!(check(&world, ReadData::Percent { percent: 0.0, seed: 1 }).unwrap().packs_read, 0);
 }
+
+#[test]
+fn a_pack_that_is_gone_is_named_until_nothing_needs_it() {
+    let world = World::new();
+    small_backup(&world, "one");
+    let (data, _) = world.backend.list(ObjectKind::Pack).unwrap().into_iter().min_by_key(|(_, len)| *len).unwrap();
+    let bytes = world.backend.get(data).unwrap();
+    let names_it = || {
+        let outcome = check(&world, ReadData::Nothing).unwrap();
+        outcome.findings.into_iter().find(|finding| finding.object == data.to_string())
+    };
+    world.backend.damage(data, None);
+    assert!(names_it().is_some_and(|finding| finding.lost));
+    world.backend.damage(data, Some(bytes));
+    assert!(names_it().is_none(), "it was put back");
+    world.backend.damage(data, None);
+    check(&world, ReadData::Nothing).unwrap();
+    small_backup(&world, "one");
+    assert!(names_it().is_some_and(|finding| !finding.lost), "its content is stored again");
+}
+
+#[test]
+fn a_damaged_copy_of_the_configuration_is_written_again() {
+    let world = World::new();
+    small_backup(&world, "one");
+    let pristine = world.backend.get(ObjectName::Configuration).unwrap();
+    for name in [ObjectName::Configuration, ObjectName::ConfigurationCopy] {
+        world.backend.damage(name, Some(pristine[..20].to_vec()));
+        let outcome = check(&world, ReadData::Nothing).unwrap();
+        assert!(outcome.findings.iter().any(|finding| finding.object == name.to_string() && !finding.lost));
+        assert_eq!(world.backend.get(name).unwrap(), pristine);
+    }
+}

@@ -50,17 +50,15 @@ impl Index {
         self.update_taint()
     }
 
-    /// Drops packs whose objects are gone: their blobs are missing from now on.
+    /// Records that the objects of packs are gone: their blobs are missing from now on.
     pub fn drop_packs(&self, numbers: &[i64]) -> Result<()> {
         let mut connection = self.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("write"))?;
         let write = sql("write");
         for number in numbers {
-            transaction.execute("DELETE FROM pack WHERE no = ?1", [number]).map_err(&write)?;
+            transaction.execute("UPDATE pack SET gone = 1 WHERE no = ?1", [number]).map_err(&write)?;
+            transaction.execute("UPDATE blob SET state = ?2 WHERE pack = ?1", [*number, MISSING]).map_err(&write)?;
         }
-        transaction
-            .execute("UPDATE blob SET state = ?1 WHERE pack NOT IN (SELECT no FROM pack)", [MISSING])
-            .map_err(&write)?;
         change_generation(&transaction)?;
         transaction.commit().map_err(write)
     }
@@ -108,7 +106,7 @@ fn add_blobs(connection: &Connection, id: PackId, length: u64, stored: i64, trai
     Ok(())
 }
 
-/// The row of a pack, which an earlier, interrupted run may have made; its number.
+/// The row of a pack, which an earlier, interrupted run may have made, or which was gone; its number.
 pub(super) fn insert_pack(
     connection: &Connection,
     id: PackId,
@@ -120,7 +118,8 @@ pub(super) fn insert_pack(
     let record_bytes: i64 = trailer.entries.iter().map(|entry| i64::from(entry.length)).sum();
     connection
         .prepare_cached(
-            "INSERT OR IGNORE INTO pack(name, length, record_bytes, class, stored) VALUES(?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO pack(name, length, record_bytes, class, stored) VALUES(?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT(name) DO UPDATE SET length = ?2, gone = 0",
         )
         .and_then(|mut s| s.execute(params![&id.0[..], length, record_bytes, trailer.class as i64, stored]))
         .map_err(sql("write"))?;

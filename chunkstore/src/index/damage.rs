@@ -10,7 +10,7 @@ use std::collections::HashSet;
 #[derive(Clone, Debug)]
 pub struct LostBlob {
     pub id: BlobId,
-    /// None if its pack is gone.
+    /// None if its pack was gone and forgotten.
     pub pack: Option<PackId>,
     /// The same content is stored under another id: links to the lost one are served by it.
     pub replaced: bool,

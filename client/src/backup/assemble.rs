@@ -3,12 +3,12 @@
 //! A directory's remembered entries are held back as long as nothing in it differs: if all of it turns out to be the
 //! same, its tree is named as it was, and nothing is built or asked for.
 
+use super::Report;
 use super::halt::Halt;
 use super::read::{Saved, Verb};
-use super::survey::{Batch, Entered, Event};
+use super::survey::{Again, Batch, Entered, Event};
 use super::unchanged::CacheWriter;
 use super::unchanged::frame::{Frame, Key, Kind, Remembered};
-use crate::monitor::Counters;
 use chunkstore::id::{BlobId, Reference};
 use chunkstore::snapshot::Totals;
 use chunkstore::tree::{Entry, Node};
@@ -16,6 +16,7 @@ use chunkstore::writer::{BlobWriter, TreeBuilder};
 use chunkstore::{Error, Result};
 use crossbeam_channel::Receiver;
 use rustix::fs::FileType;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 /// Remembered entries are held back up to so many bytes in all open directories together.
@@ -35,11 +36,13 @@ pub struct Assembled {
 
 pub struct Assembler<'a> {
     writer: &'a BlobWriter<'a>,
-    counters: &'a Counters,
+    report: &'a Report<'a>,
     halt: &'a Halt<'a>,
     cache: Option<&'a mut CacheWriter>,
     levels: Vec<Level>,
     held_bytes: usize,
+    /// Files that were read and whose other names are to come.
+    shared: HashMap<Key, Saved>,
     root: Option<Reference>,
     done: Assembled,
 }
@@ -59,12 +62,21 @@ struct Level {
 impl<'a> Assembler<'a> {
     pub fn new(
         writer: &'a BlobWriter<'a>,
-        counters: &'a Counters,
+        report: &'a Report<'a>,
         halt: &'a Halt<'a>,
         cache: Option<&'a mut CacheWriter>,
     ) -> Assembler<'a> {
-        let (levels, done) = (Vec::new(), Assembled::default());
-        Assembler { writer, counters, halt, cache, levels, held_bytes: 0, root: None, done }
+        Assembler {
+            writer,
+            report,
+            halt,
+            cache,
+            levels: Vec::new(),
+            held_bytes: 0,
+            shared: HashMap::new(),
+            root: None,
+            done: Assembled::default(),
+        }
     }
 
     /// Takes batches until the root is left.
@@ -88,6 +100,7 @@ impl<'a> Assembler<'a> {
                 Event::Enter(entered) => self.enter(*entered),
                 Event::EnterSame(end) => self.enter_same(frames_to(end))?,
                 Event::Same(end) => self.same(frames_to(end))?,
+                Event::Again(again) => self.again(*again)?,
                 Event::Leave => self.leave()?,
                 Event::LeaveSame(end) => self.leave_same(frames_to(end))?,
                 Event::Read(group, place) => {
@@ -99,6 +112,9 @@ impl<'a> Assembler<'a> {
                     }
                     if let Some(saved) = saved.get_mut(place).and_then(Option::take) {
                         self.read(&saved)?;
+                        if saved.shared {
+                            self.shared.insert(saved.key, saved);
+                        }
                     }
                 }
             }
@@ -136,9 +152,10 @@ impl<'a> Assembler<'a> {
             let (file_type, size) = frame.mode_and_size(bytes).ok_or_else(damaged)?;
             self.count(file_type, size);
             self.done.files_unchanged += 1;
-            self.counters.files_done.fetch_add(1, Ordering::Relaxed);
+            let counters = self.report.monitor.counters();
+            counters.files_done.fetch_add(1, Ordering::Relaxed);
             if file_type == FileType::RegularFile {
-                self.counters.bytes_done.fetch_add(size, Ordering::Relaxed);
+                counters.bytes_done.fetch_add(size, Ordering::Relaxed);
             }
             if let Some(cache) = &mut self.cache {
                 cache.copy(bytes.get(frame.all).unwrap_or_default());
@@ -159,6 +176,21 @@ impl<'a> Assembler<'a> {
             cache.remember(Kind::Item, &Remembered { name, usable: *usable, key: *key, entry, links });
         }
         self.push(name, entry, links)
+    }
+
+    /// The same file under another name.
+    fn again(&mut self, again: Again) -> Result<()> {
+        let Again { name, path, key, previous, is_last } = again;
+        let first = if is_last { self.shared.remove(&key) } else { self.shared.get(&key).cloned() };
+        let Some(first) = first else {
+            self.report.problem(&path, "it could not be read under another of its names, or changed meanwhile");
+            return Ok(());
+        };
+        let entry = Entry { name: name.clone(), ..Entry::decode(&first.entry, "entry")? }.encode();
+        let verb = Verb::of(previous.as_deref(), &entry);
+        self.report.detail(verb.text(), &path);
+        self.report.monitor.counters().files_done.fetch_add(1, Ordering::Relaxed);
+        self.read(&Saved { name, entry, verb, ..first })
     }
 
     /// The directory as it was, whatever of it was built meanwhile.

@@ -52,12 +52,18 @@ pub struct Cutter<'a> {
     cut: usize,
     pieces: Vec<Piece>,
     handed: VecDeque<Handed>,
-    spare: Vec<Vec<u8>>,
+    spare: &'a mut Vec<Vec<u8>>,
     len: u64,
 }
 
 impl<'a> Cutter<'a> {
-    pub fn new(chunker: &'a Chunker, chunks: &'a Chunks<'a>, storing: Storing<'a>) -> Cutter<'a> {
+    /// `spare` keeps windows from one content to the next.
+    pub fn new(
+        chunker: &'a Chunker,
+        chunks: &'a Chunks<'a>,
+        storing: Storing<'a>,
+        spare: &'a mut Vec<Vec<u8>>,
+    ) -> Cutter<'a> {
         Cutter {
             chunker,
             chunks,
@@ -68,7 +74,7 @@ impl<'a> Cutter<'a> {
             cut: 0,
             pieces: Vec::new(),
             handed: VecDeque::new(),
-            spare: Vec::new(),
+            spare,
             len: 0,
         }
     }
@@ -128,6 +134,9 @@ impl<'a> Cutter<'a> {
         self.hand_on()?;
         while let Some(handed) = self.handed.pop_front() {
             self.collect(handed)?;
+        }
+        if !self.window.is_empty() {
+            self.spare.push(self.window);
         }
         self.list.finish(self.chunks.writer)
     }

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// A dry run remembers so many contents; those after them may be counted twice.
+const PRETENDED_MAX: usize = 1 << 20;
+
 pub struct Gate<'s> {
     store: &'s dyn Store,
     bucket: Option<Mutex<Bucket>>,
@@ -46,7 +49,9 @@ impl<'s> Gate<'s> {
 
     /// In a dry run: remembers a content as stored. False if it was already.
     pub fn pretend(&self, tag: Tag, id: BlobId) -> bool {
-        self.pretended.as_ref().is_some_and(|pretended| lock(pretended).insert(tag, id).is_none())
+        let Some(pretended) = &self.pretended else { return false };
+        let mut pretended = lock(pretended);
+        pretended.len() >= PRETENDED_MAX || pretended.insert(tag, id).is_none()
     }
 
     fn wait_for(&self, bytes: usize) -> Result<()> {

@@ -71,6 +71,11 @@ pub fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
+/// How many groups of small files there are at once, waiting, being read and being filled.
+pub fn groups_max() -> usize {
+    (WORK_MAX + 1) * workers() + 1
+}
+
 /// Runs a survey to its end and assembles what it finds. `survey` makes it from its outlets.
 pub fn run<'a>(
     reading: &Reading<'_>,
@@ -134,9 +139,10 @@ fn do_work(reading: &Reading<'_>, work: &Receiver<Work>) {
 }
 
 fn read_large(reading: &Reading<'_>, large: &Receiver<Large>, work: &Sender<Work>) {
+    let mut spare = Vec::new();
     for Large { job, done } in large {
         reading.report.monitor.current(&job.path);
-        let saved = reading.large(job, Storing::Workers(work));
+        let saved = reading.large(job, Storing::Workers(work), &mut spare);
         let _ = done.send(saved.map(|saved| vec![saved]).map_err(|error| reading.chunks.halt.fail(error)));
     }
 }

@@ -38,9 +38,12 @@ pub struct Job {
     pub stat: Stat,
     /// The encoded entry that the last backup saved under this path.
     pub previous: Option<Vec<u8>>,
+    /// Other names of the file come later, and are to be saved without reading it again.
+    pub shared: bool,
 }
 
 /// What became of it.
+#[derive(Clone)]
 pub struct Saved {
     pub name: Vec<u8>,
     pub entry: Vec<u8>,
@@ -51,6 +54,7 @@ pub struct Saved {
     pub verb: Verb,
     pub file_type: FileType,
     pub size: u64,
+    pub shared: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,7 +132,7 @@ impl Reading<'_> {
     }
 
     /// Reads a large file or one with holes.
-    pub fn large(&self, job: Job, storing: Storing<'_>) -> Result<Option<Saved>> {
+    pub fn large(&self, job: Job, storing: Storing<'_>, spare: &mut Vec<Vec<u8>>) -> Result<Option<Saved>> {
         let mut kept = None;
         for _ in 0..=RETRIES {
             self.chunks.halt.check()?;
@@ -140,7 +144,7 @@ impl Reading<'_> {
                 }
                 None => return Ok(None),
             };
-            let content = match self.content(&file, &stat, storing)? {
+            let content = match self.content(&file, &stat, storing, spare)? {
                 Ok(content) => content,
                 Err(error) => {
                     self.report.problem(&job.path, &error.to_string());
@@ -197,7 +201,9 @@ impl Reading<'_> {
             && next_data(file, 0, stat.size) != (0..stat.size);
         // Or it has grown since it was listed.
         if has_holes || stat.size > 2 * SMALL_BYTES_MAX {
-            return Ok(self.content(file, stat, Storing::Here)?.map(|content| Drafted::Node(Node::File(content))));
+            return Ok(self
+                .content(file, stat, Storing::Here, &mut Vec::new())?
+                .map(|content| Drafted::Node(Node::File(content))));
         }
         let start = buffer.len();
         Ok(self.read_whole(file, stat.size, buffer).map(|()| self.cut_small(buffer, start)))
@@ -328,8 +334,14 @@ impl Reading<'_> {
     }
 
     /// Stretch by stretch, up to the size that the file had when it was opened. Holes are not read.
-    fn content(&self, file: &File, stat: &Stat, storing: Storing<'_>) -> Result<io::Result<Content>> {
-        let mut cutter = Cutter::new(self.chunker, self.chunks, storing);
+    fn content(
+        &self,
+        file: &File,
+        stat: &Stat,
+        storing: Storing<'_>,
+        spare: &mut Vec<Vec<u8>>,
+    ) -> Result<io::Result<Content>> {
+        let mut cutter = Cutter::new(self.chunker, self.chunks, storing, spare);
         let mut at = 0;
         while at < stat.size {
             let data = if stat.may_have_holes() { next_data(file, at, stat.size) } else { at..stat.size };
@@ -374,11 +386,7 @@ impl Reading<'_> {
         let size = if let Node::File(content) = &node { content.size() } else { 0 };
         let entry = Entry { name: job.name, attributes, node };
         let encoded = entry.encode();
-        let verb = match job.previous {
-            None => Verb::New,
-            Some(previous) if previous == encoded => Verb::Unchanged,
-            Some(_) => Verb::Changed,
-        };
+        let verb = Verb::of(job.previous.as_deref(), &encoded);
         self.report.detail(verb.text(), &job.path);
         self.report.monitor.counters().files_done.fetch_add(1, Ordering::Relaxed);
         let links = entry.links();
@@ -391,6 +399,7 @@ impl Reading<'_> {
             verb,
             file_type: stat.file_type(),
             size,
+            shared: job.shared,
         })
     }
 
@@ -401,6 +410,15 @@ impl Reading<'_> {
 }
 
 impl Verb {
+    /// How an encoded entry compares with the one before.
+    pub fn of(previous: Option<&[u8]>, entry: &[u8]) -> Verb {
+        match previous {
+            None => Verb::New,
+            Some(previous) if previous == entry => Verb::Unchanged,
+            Some(_) => Verb::Changed,
+        }
+    }
+
     pub fn text(self) -> &'static str {
         match self {
             Verb::New => "new",

@@ -80,7 +80,8 @@ impl<'a> Saving<'a> {
         };
         outcome.totals.added_bytes = outcome.added_bytes;
         let is_unchanged = self.latest.as_ref().is_some_and(|(_, latest)| latest.root.id == account.root.id);
-        if !self.request.dry_run && !(self.request.skip_if_unchanged && is_unchanged) {
+        let is_skipped = self.request.skip_if_unchanged && is_unchanged;
+        if !self.request.dry_run && !is_skipped {
             let snapshot = self.seal(writer, account, &outcome)?;
             if self.context.interrupted.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);

@@ -79,7 +79,8 @@ fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>) -> Result<Cont
         }
     }
     pipeline::with_workers(reading.chunks, |storing| {
-        let mut cutter = Cutter::new(reading.chunker, reading.chunks, storing);
+        let mut spare = Vec::new();
+        let mut cutter = Cutter::new(reading.chunker, reading.chunks, storing, &mut spare);
         let mut start = start.as_slice();
         let read = cutter.data(u64::MAX, &mut |buffer| {
             if start.is_empty() { read_some(source, buffer, reading) } else { start.read(buffer) }

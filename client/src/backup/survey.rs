@@ -3,7 +3,7 @@
 
 use super::Report;
 use super::halt::Halt;
-use super::pipeline::{Group, Large, Work};
+use super::pipeline::{Group, Large, Work, groups_max};
 use super::read::{Job, SMALL_BYTES_MAX, Saved, now};
 use super::unchanged::frame::{Key, is_settled, key};
 use super::unchanged::{Finding, Unchanged};
@@ -12,6 +12,7 @@ use crate::metadata::capture::{Names, Stat, attributes};
 use chunkstore::tree::Attributes;
 use chunkstore::{Error, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -21,6 +22,10 @@ const FRAMES_BYTES_MAX: usize = 256 << 10;
 /// A group of small files has at most so many, in so many directories: that bounds open descriptors.
 const GROUP_FILES_MAX: usize = 64;
 const GROUP_DIRECTORIES_MAX: usize = 8;
+const OPEN_DIRECTORIES_MAX: usize = 512;
+/// Files of several names are read once if they have at least so many bytes, and as long as no more of them are remembered.
+const SHARED_BYTES_MIN: u64 = 64 << 10;
+const SHARED_MAX: usize = 65_536;
 
 /// What came to pass, in the order of the walk.
 pub enum Event {
@@ -31,6 +36,8 @@ pub enum Event {
     Same(usize),
     /// The outcome of a read: which group of the batch, which of the group.
     Read(usize, usize),
+    /// Another name of a file that was read under its first.
+    Again(Box<Again>),
     Leave,
     /// The directory is the same with all that is in it; its frame ends at this place in the batch.
     LeaveSame(usize),
@@ -42,6 +49,15 @@ pub struct Entered {
     pub key: Key,
     pub usable: bool,
     pub attributes: Attributes,
+}
+
+pub struct Again {
+    pub name: Vec<u8>,
+    pub path: Vec<u8>,
+    pub key: Key,
+    pub previous: Option<Vec<u8>>,
+    /// No further name of it will come.
+    pub is_last: bool,
 }
 
 #[derive(Default)]
@@ -69,6 +85,9 @@ pub struct Survey<'a> {
     open: OpenGroup,
     /// Of the directories that the walk is in.
     keys: Vec<Key>,
+    /// Files that were given to be read under one name and have others: how many are still to come.
+    shared: HashMap<Key, u64>,
+    group_directories_max: usize,
 }
 
 /// The group of small files that is being filled; it is the batch's last group.
@@ -97,7 +116,20 @@ impl<'a> Survey<'a> {
         outlets: Outlets,
     ) -> Survey<'a> {
         let (batch, open) = (Batch::default(), OpenGroup::default());
-        Survey { walk, unchanged, names, report, halt, outlets, batch, open, keys: Vec::new() }
+        let group_directories_max = (OPEN_DIRECTORIES_MAX / groups_max()).clamp(1, GROUP_DIRECTORIES_MAX);
+        Survey {
+            walk,
+            unchanged,
+            names,
+            report,
+            halt,
+            outlets,
+            batch,
+            open,
+            keys: Vec::new(),
+            shared: HashMap::new(),
+            group_directories_max,
+        }
     }
 
     /// Walks to the end, unless it is interrupted. How many given paths were there.
@@ -165,7 +197,8 @@ impl<'a> Survey<'a> {
     }
 
     fn item(&mut self, stat: &Stat) -> Result<()> {
-        let finding = self.unchanged.find(self.walk.name(), &key(stat));
+        let key = key(stat);
+        let finding = self.unchanged.find(self.walk.name(), &key);
         if finding == Finding::Same && self.take_found() {
             let end = self.batch.frames.len();
             match self.batch.events.last_mut() {
@@ -179,7 +212,21 @@ impl<'a> Survey<'a> {
         let previous = found.and_then(|(bytes, frame)| bytes.get(frame.entry.clone())).map(<[u8]>::to_vec);
         let Some(directory) = self.walk.directory().cloned() else { return Ok(()) };
         let (name, path) = (self.walk.name().to_vec(), self.walk.path().to_vec());
-        self.read(Job { directory, name, path, stat: *stat, previous })
+        if let Some(left) = self.shared.get_mut(&key) {
+            *left -= 1;
+            let is_last = *left == 0;
+            if is_last {
+                self.shared.remove(&key);
+            }
+            self.batch.events.push(Event::Again(Box::new(Again { name, path, key, previous, is_last })));
+            return Ok(());
+        }
+        let shared =
+            stat.is_regular() && stat.links > 1 && stat.size >= SHARED_BYTES_MIN && self.shared.len() < SHARED_MAX;
+        if shared {
+            self.shared.insert(key, stat.links - 1);
+        }
+        self.read(Job { directory, name, path, stat: *stat, previous, shared })
     }
 
     fn read(&mut self, job: Job) -> Result<()> {
@@ -194,7 +241,7 @@ impl<'a> Survey<'a> {
         let mut is_elsewhere = !self.open.jobs.last().is_some_and(is_here);
         if self.open.jobs.len() >= GROUP_FILES_MAX
             || self.open.bytes + size > SMALL_BYTES_MAX
-            || (is_elsewhere && self.open.directories >= GROUP_DIRECTORIES_MAX)
+            || (is_elsewhere && self.open.directories >= self.group_directories_max)
         {
             self.close_group()?;
             is_elsewhere = true;

@@ -22,7 +22,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A monitor that remembers what it was told, and may act on it.
+/// A monitor that remembers what it was told, and may act on it: also whenever bytes are counted, which is while a file
+/// is being read.
 #[derive(Default)]
 pub struct Told {
     counters: Counters,
@@ -55,6 +56,9 @@ impl Told {
 
 impl Monitor for Told {
     fn counters(&self) -> &Counters {
+        if let Some(act) = &self.act {
+            act("counters");
+        }
         &self.counters
     }
 

@@ -14,8 +14,8 @@ SNAPSHOT is one of
   1a2b3c4d               the first digits of a snapshot's id, at least four
   HOST/KIND/NAME         a dataset: its latest snapshot; the last parts will do if only one dataset has them
   DATASET@latest         the same
-  DATASET@TIME           the newest not after TIME: 2026-11-21, 2026-11-21T03:00, 2026-11-21T03:00:00Z (local time unless
-                         it ends in Z or an offset)
+  DATASET@TIME           the newest not after TIME: 2026-11-21, 2026-11-21T03:00, 2026-11-21T03:00:00Z (local unless it
+                         ends in Z or an offset)
 A path in it is written SNAPSHOT:PATH.
 
 ENVIRONMENT

@@ -25,7 +25,9 @@ pub enum Kind {
     Leave = 3,
 }
 
+/// The number of a device changes with the order of mounts on some file systems. Only an entry that tells it is bound to it.
 pub fn key(stat: &Stat) -> Key {
+    let device = if stat.links > 1 && !stat.is_directory() { stat.device } else { 0 };
     let mut key = [0; KEY_LEN];
     let mut rest = &mut key[..];
     let mut put = |bytes: &[u8]| {
@@ -36,7 +38,7 @@ pub fn key(stat: &Stat) -> Key {
     };
     put(&stat.mode.to_le_bytes());
     put(&stat.size.to_le_bytes());
-    put(&stat.device.to_le_bytes());
+    put(&device.to_le_bytes());
     put(&stat.inode.to_le_bytes());
     put(&stat.uid.to_le_bytes());
     put(&stat.gid.to_le_bytes());
@@ -191,7 +193,6 @@ mod tests {
             assert!(Frame::find(&bytes[..len], first.all.end).is_none());
         }
         for change in [
-            Stat { device: 0, ..stat },
             Stat { inode: 0, ..stat },
             Stat { mode: 0, ..stat },
             Stat { uid: 0, ..stat },
@@ -204,6 +205,8 @@ mod tests {
         ] {
             assert_ne!(key(&change), key(&stat));
         }
+        assert_eq!(key(&Stat { device: 5, ..stat }), key(&stat));
+        assert_ne!(key(&Stat { device: 5, links: 2, ..stat }), key(&Stat { links: 2, ..stat }));
         assert!(is_settled(&stat, Time { seconds: 102, nanoseconds: 6 }));
         assert!(!is_settled(&stat, Time { seconds: 102, nanoseconds: 5 }));
     }
