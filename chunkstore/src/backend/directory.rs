@@ -299,7 +299,10 @@ fn refuse_network(root: &Path) -> Result<()> {
     ];
     let place = || root.display().to_string();
     let kind = unix::statfs(root).map_err(|e| Error::io("examine", place(), e.into()))?.f_type;
-    match NETWORK.iter().find(|(magic, _)| i64::from(*magic) == i64::from(kind) || u32::try_from(kind) == Ok(*magic)) {
+    // A signed 32-bit field on some machines.
+    #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
+    let kind = i64::from(kind) & 0xffff_ffff;
+    match NETWORK.iter().find(|(magic, _)| i64::from(*magic) == kind) {
         Some((_, name)) => Err(Error::Unsupported {
             object: place(),
             reason: format!("a repository cannot be written on a network file system ({name})"),
