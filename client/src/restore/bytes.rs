@@ -81,12 +81,14 @@ pub fn look(fd: BorrowedFd<'_>, range: Range<u64>) -> Outcome<Found> {
     Ok(found)
 }
 
-/// Makes a range read as zeros, and take no space where the file system can.
-pub fn punch(fd: BorrowedFd<'_>, range: Range<u64>) -> Outcome<()> {
+/// Makes a range a hole of which something else was found. Where the file system knows no holes, zeros are as good.
+/// True if anything changed.
+pub fn punch(fd: BorrowedFd<'_>, range: Range<u64>, found: Found) -> Outcome<bool> {
     let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    match fs::fallocate(fd, mode, range.start, range.end - range.start) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => write_zeros(fd, range),
-        other => other.map_err(system("making a hole")),
+    match (fs::fallocate(fd, mode, range.start, range.end - range.start), found) {
+        (Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL), Found::Data) => write_zeros(fd, range).map(|()| true),
+        (Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL), _) => Ok(false),
+        (other, _) => other.map(|()| true).map_err(system("making a hole")),
     }
 }
 
@@ -139,7 +141,7 @@ mod tests {
         file.write_all_at(b"x", (2 << 20) - 1).unwrap();
         assert_eq!(look(0..1 << 30), Found::Data);
         assert_eq!(look(0..(2 << 20) - 1), Found::Zeros);
-        punch(file.as_fd(), 5..(1 << 30) - 5).unwrap();
+        assert!(punch(file.as_fd(), 5..(1 << 30) - 5, Found::Data).unwrap());
         assert_eq!(look(0..1 << 30), Found::Hole);
     }
 }

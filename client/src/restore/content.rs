@@ -58,9 +58,8 @@ fn compare_hole(run: &Run<'_>, files: &Files<'_>, job: &Job, span: &Span) -> Out
     match (found, job.start) {
         (Found::Hole, _) | (Found::Zeros, Start::Keep { .. } | Start::Create { .. }) => {}
         (Found::Zeros | Found::Data, Start::Update) => {
-            job.touch();
-            if !run.options.dry_run {
-                bytes::punch(files.get(span.job, true)?.as_fd(), range)?;
+            if run.options.dry_run || bytes::punch(files.get(span.job, true)?.as_fd(), range, found)? {
+                job.touch();
             }
         }
         (Found::Data, _) => differs(job),

@@ -5,11 +5,12 @@ use super::files;
 use super::job::{Closing, Job, LinkJob, Start};
 use super::remove;
 use super::run::{Run, add};
-use super::target::{Failure, Identity, Outcome, Target};
-use crate::metadata::apply::{Handle, apply};
+use super::target::{Failure, Identity, Outcome, Target, system};
+use crate::metadata::apply::{Handle, Rules, apply};
 use chunkstore::Result;
 use chunkstore::tree::Node;
 use rustix::fd::AsFd;
+use rustix::fs;
 use std::sync::atomic::Ordering;
 
 /// Gives a file its attributes and says what became of it; once for each job.
@@ -77,16 +78,23 @@ pub fn discard(target: &Target, job: &Job) {
     }
 }
 
+/// An inode with several names is never changed, since the others may lie anywhere: it was found right, and stays or is refused.
 fn attributes(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
-    let applied = if matches!(job.node, Node::File(_)) {
-        let fd = files::open(target, job, false)?;
-        apply(Handle::Open(fd.as_fd()), &job.attributes, run.rules())?
+    let meant = job.place.identity.get().ok_or(Failure::Raced)?;
+    let is_file = matches!(job.node, Node::File(_));
+    let fd = if is_file {
+        files::open(target, job, false)?
     } else {
-        let meant = job.place.identity.get().ok_or(Failure::Raced)?;
-        let fd = target.open_path(&job.place.directory, &job.place.name, Some(*meant))?;
-        apply(Handle::Path(fd.as_fd()), &job.attributes, run.rules())?
+        target.open_path(&job.place.directory, &job.place.name, Some(*meant))?
     };
+    let is_shared = fs::fstat(&fd).map_err(system("looking at it"))?.st_nlink > 1;
+    let rules = Rules { dry_run: run.options.dry_run || is_shared, ..run.rules() };
+    let handle = if is_file { Handle::Open(fd.as_fd()) } else { Handle::Path(fd.as_fd()) };
+    let applied = apply(handle, &job.attributes, rules)?;
     if applied.changed {
+        if is_shared {
+            return Err(Failure::Raced);
+        }
         job.touch();
     }
     run.omitted(&job.place.path(), applied.omitted);

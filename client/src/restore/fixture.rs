@@ -163,6 +163,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
+    #[expect(clippy::new_without_default, reason = "only tests make one")]
     pub fn new() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("repository");
@@ -358,7 +359,7 @@ pub fn assert_is(path: &Path, item: &Described) {
         }
         What::Other(_) => panic!("{at}: not described so"),
     }
-    let modified = Time { seconds: found.mtime(), nanoseconds: found.mtime_nsec() as u32 };
+    let modified = Time { seconds: found.mtime(), nanoseconds: u32::try_from(found.mtime_nsec()).unwrap() };
     assert_eq!(modified, wanted.modified, "{at}: modification time");
     assert_eq!((found.uid(), found.gid()), (wanted.uid, wanted.gid), "{at}: owner");
     if !kind.is_symlink() {
@@ -378,7 +379,7 @@ fn assert_pieces(path: &Path, pieces: &[Piece], allocated: u64) {
         match piece {
             Piece::Hole(len) => {
                 for edge in [0, len / 2, len.saturating_sub(4096)] {
-                    let mut found = vec![1; 4096.min((len - edge) as usize)];
+                    let mut found = vec![1; usize::try_from(4096.min(len - edge)).unwrap()];
                     file.read_exact_at(&mut found, at + edge).unwrap();
                     assert!(found.iter().all(|b| *b == 0), "{}: hole at {at}", path.display());
                 }

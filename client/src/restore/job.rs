@@ -6,10 +6,12 @@ use chunkstore::tree::{Attributes, Content, Node};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// What a batch holds at most: pieces of content, files and finished directories, bytes of content.
+/// What a batch holds at most: pieces of content, files and finished directories, bytes of content that is to be read, bytes
+/// that entries brought with them (small contents, extended attributes).
 const SPANS_MAX: usize = 64 << 10;
 const ENTRIES_MAX: usize = 16 << 10;
 const BYTES_MAX: u64 = 256 << 20;
+const HELD_BYTES_MAX: usize = 32 << 20;
 
 /// How a job begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,12 +170,18 @@ pub struct Batch {
     /// The last job goes on in the next batch.
     pub is_open: bool,
     bytes: u64,
+    held_bytes: usize,
 }
 
 impl Batch {
     pub fn push_job(&mut self, job: Arc<Job>) {
-        self.bytes += job.inline().map_or(0, |bytes| bytes.len() as u64);
+        self.held_bytes += job.inline().map_or(0, <[u8]>::len) + held(&job.attributes);
         self.jobs.push(job);
+    }
+
+    pub fn push_directory(&mut self, closing: Closing) {
+        self.held_bytes += closing.attributes.as_ref().map_or(0, held);
+        self.directories.push(closing);
     }
 
     /// A piece of the last job's content.
@@ -189,6 +197,7 @@ impl Batch {
         self.spans.len() >= SPANS_MAX
             || self.jobs.len() + self.links.len() + self.directories.len() >= ENTRIES_MAX
             || self.bytes >= BYTES_MAX
+            || self.held_bytes >= HELD_BYTES_MAX
     }
 
     /// Takes the batch; the last job, if it is still open, is the first of the next.
@@ -201,4 +210,9 @@ impl Batch {
         }
         taken
     }
+}
+
+/// What attributes take beyond their fixed part.
+pub fn held(attributes: &Attributes) -> usize {
+    attributes.xattrs.iter().map(|(name, value)| name.len() + value.len() + 64).sum()
 }

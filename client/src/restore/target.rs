@@ -228,10 +228,10 @@ impl Target {
             other => other?,
         };
         let stat = fs::fstat(&fd).map_err(system("looking at it"))?;
-        if Identity::of(&stat) != meant || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Failure::Raced);
-        }
-        Ok(fd)
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        // The inode of a file that was removed meanwhile may be a new one's by now, which has a name elsewhere.
+        let is_shared = write && stat.st_nlink > 1;
+        if Identity::of(&stat) != meant || !is_file || is_shared { Err(Failure::Raced) } else { Ok(fd) }
     }
 
     /// Anything, opened for its attributes only and checked to be the inode that is meant.
@@ -275,19 +275,24 @@ impl Target {
     fn remove(&self, directory: &Arc<Directory>, name: &[u8], flags: AtFlags) -> Outcome<()> {
         let action = "removing it";
         match self.change(directory, action, |fd| fs::unlinkat(fd, component_or(name)?, flags)) {
-            Err(failure) if failure.is(Errno::PERM) && !self.read_only => {
-                // The name's own inode may be locked as well.
-                let kind = if flags.contains(AtFlags::REMOVEDIR) { OFlags::DIRECTORY } else { OFlags::NONBLOCK };
-                let parent = self.fd(directory)?;
-                let flags_open = OFlags::RDONLY | OFlags::NOCTTY | kind;
-                let fd = open_at(parent.as_fd(), name, flags_open, Mode::empty(), ResolveFlags::empty());
-                match fd.map(|fd| apply::unlock(fd.as_fd())) {
-                    Ok(Ok(true)) => fs::unlinkat(parent, component(name)?, flags).map_err(system(action)),
-                    _ => Err(failure),
-                }
-            }
+            // The name's own inode may be locked as well.
+            Err(failure) if failure.is(Errno::PERM) && !self.read_only => match self.unlock(directory, name) {
+                Ok(true) => fs::unlinkat(self.fd(directory)?, component(name)?, flags).map_err(system(action)),
+                _ => Err(failure),
+            },
             other => other,
         }
+    }
+
+    /// Unlocks a file or directory that is to be removed. Nothing else has inode flags, and opening a device may do things.
+    fn unlock(&self, directory: &Arc<Directory>, name: &[u8]) -> Outcome<bool> {
+        let kind = self.stat(directory, name)?.map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if !matches!(kind, Some(FileType::RegularFile | FileType::Directory)) {
+            return Ok(false);
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = open_at(self.fd(directory)?.as_fd(), name, flags, Mode::empty(), ResolveFlags::empty())?;
+        apply::unlock(fd.as_fd()).map_err(system("clearing its inode flags"))
     }
 
     /// Runs a change of a directory, once more if the directory was locked by its inode flags. Those come back with the

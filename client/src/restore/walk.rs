@@ -4,7 +4,7 @@
 //! for each directory on the way down, the subdirectories still to come. Only hard links are remembered to the end, and
 //! a group only until its last name.
 
-use super::job::{Batch, Closing, Job, LinkJob, Place, Start};
+use super::job::{Batch, Closing, Job, LinkJob, Place, Start, held};
 use super::plan::{self, Action, Existing};
 use super::run::{Run, add};
 use super::target::{DEPTH_MAX, Directory, Failure, Identity, Outcome, Target};
@@ -19,6 +19,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+/// What the directories on the way down may hold together: some million subdirectories.
+const HELD_BYTES_MAX: usize = 512 << 20;
+
 pub struct Walk<'r> {
     run: &'r Run<'r>,
     /// None in a dry run into a target that does not exist.
@@ -26,6 +29,8 @@ pub struct Walk<'r> {
     batch: Batch,
     groups: HashMap<(u64, u64), Group>,
     frames: Vec<Frame>,
+    /// What the frames hold.
+    held_bytes: usize,
 }
 
 /// The names of one file.
@@ -45,11 +50,12 @@ struct Frame {
     created: bool,
     /// Encoded entries of the subdirectories to come: a third of the space of decoded ones.
     pending: std::vec::IntoIter<Box<[u8]>>,
+    held_bytes: usize,
 }
 
 impl<'r> Walk<'r> {
     pub fn new(run: &'r Run<'r>, target: Option<&'r Target>) -> Walk<'r> {
-        Walk { run, target, batch: Batch::default(), groups: HashMap::new(), frames: Vec::new() }
+        Walk { run, target, batch: Batch::default(), groups: HashMap::new(), frames: Vec::new(), held_bytes: 0 }
     }
 
     /// Restores a directory's entries into the target itself.
@@ -60,6 +66,7 @@ impl<'r> Walk<'r> {
             attributes,
             created,
             pending: Vec::new().into_iter(),
+            held_bytes: 0,
         };
         self.open(frame, tree)?;
         while let Some(top) = self.frames.last_mut() {
@@ -86,7 +93,16 @@ impl<'r> Walk<'r> {
             run.check_interrupted()?;
             surplus.before(self, &frame, Some(&entry.name))?;
             if matches!(entry.node, Node::Directory(_)) {
-                pending.push(entry.encode().into_boxed_slice());
+                let entry = entry.encode().into_boxed_slice();
+                frame.held_bytes += entry.len() + size_of::<Box<[u8]>>();
+                if self.held_bytes + frame.held_bytes > HELD_BYTES_MAX {
+                    let object = String::from_utf8_lossy(displayed(&frame.path)).into_owned();
+                    return Err(Error::Unsupported {
+                        object,
+                        reason: "its subdirectories do not fit in memory".into(),
+                    });
+                }
+                pending.push(entry);
             } else {
                 self.leaf(frame.directory.as_ref(), &frame.path, entry)?;
             }
@@ -99,19 +115,17 @@ impl<'r> Walk<'r> {
             Err(error) => return Err(error),
         }
         frame.pending = pending.into_iter();
+        self.held_bytes += frame.held_bytes;
         self.frames.push(frame);
         Ok(())
     }
 
     fn close(&mut self) -> Result<()> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
+        self.held_bytes -= frame.held_bytes;
         match frame.directory {
             Some(directory) => {
-                self.batch.directories.push(Closing {
-                    directory,
-                    attributes: frame.attributes,
-                    created: frame.created,
-                });
+                self.batch.push_directory(Closing { directory, attributes: frame.attributes, created: frame.created });
             }
             None => super::finish::count(self.run, &self.run.tally.directories, displayed(&frame.path), (true, true)),
         }
@@ -133,7 +147,9 @@ impl<'r> Walk<'r> {
         match entered {
             Ok((directory, created)) => {
                 let attributes = Some(entry.attributes.clone());
-                let frame = Frame { directory, path, attributes, created, pending: Vec::new().into_iter() };
+                let held_bytes = held(&entry.attributes) + path.len();
+                let pending = Vec::new().into_iter();
+                let frame = Frame { directory, path, attributes, created, pending, held_bytes };
                 self.open(frame, *tree)
             }
             Err(failure) => self.run.failed(&path, &failure),

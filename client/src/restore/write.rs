@@ -73,7 +73,7 @@ fn create(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
         Node::File(_) => return create_file(run, target, job),
         Node::Symlink(to) => {
             target.make_symlink(directory, name, to)?;
-            return created(job, target.stat(directory, name)?.as_ref());
+            return made(target, job, FileType::Symlink);
         }
         Node::CharacterDevice { major, minor } => (FileType::CharacterDevice, fs::makedev(*major, *minor)),
         Node::BlockDevice { major, minor } => (FileType::BlockDevice, fs::makedev(*major, *minor)),
@@ -82,12 +82,23 @@ fn create(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
         Node::Directory(_) => return Err(Failure::Raced),
     };
     target.make_node(directory, name, kind, device)?;
-    created(job, target.stat(directory, name)?.as_ref())
+    made(target, job, kind)
+}
+
+/// Finds the inode that was just made. The system gives no descriptor of it, so somebody else's may have been put in its place:
+/// such a one has another type or, wherever it came from, another name.
+fn made(target: &Target, job: &Job, kind: FileType) -> Outcome<()> {
+    let fd = target.open_path(&job.place.directory, &job.place.name, None)?;
+    let stat = fs::fstat(&fd).map_err(system("looking at it"))?;
+    if stat.st_nlink > 1 || FileType::from_raw_mode(stat.st_mode) != kind {
+        return Err(Failure::Raced);
+    }
+    created(job, &stat)
 }
 
 fn create_file(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
     let fd = target.create_file(&job.place.directory, &job.place.name)?;
-    created(job, Some(&fs::fstat(&fd).map_err(system("looking at it"))?))?;
+    created(job, &fs::fstat(&fd).map_err(system("looking at it"))?)?;
     if let Some(bytes) = job.inline() {
         write_at(fd.as_fd(), bytes, 0)?;
         count_written(run, job, bytes.len() as u64);
@@ -97,8 +108,7 @@ fn create_file(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
     Ok(())
 }
 
-fn created(job: &Job, stat: Option<&fs::Stat>) -> Outcome<()> {
-    let stat = stat.ok_or(Failure::Raced)?;
+fn created(job: &Job, stat: &fs::Stat) -> Outcome<()> {
     job.touch();
     job.place.identity.set(Identity::of(stat)).map_err(|_| Failure::Raced)
 }

@@ -208,3 +208,69 @@ fn names_that_are_paths_are_refused() {
     }
     assert!(!fixture.dir.path().join("outside/new").exists());
 }
+
+/// Another program puts further names of files outside in place of what is restored, again and again.
+#[test]
+fn a_racing_linker_changes_nothing_outside() {
+    let fixture = Fixture::new();
+    let other = |name, node| owned(item(name, 0o666, What::Other(node)), 5, 5);
+    let items: Vec<Described> = (0..8)
+        .map(|n| {
+            let below = vec![
+                owned(data("file", n, 70_000), 5, 5),
+                owned(small("small", b"new"), 5, 5),
+                other("fifo", Node::Fifo),
+                other("symlink", Node::Symlink(b"there".to_vec())),
+            ];
+            directory(format!("dir{n}"), below)
+        })
+        .collect();
+    let tree = fixture.save(&items);
+    let empty = fixture.save(&(0..8).map(|n| directory(format!("dir{n}"), vec![])).collect::<Vec<_>>());
+    let outside = fixture.dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("file"), "precious").unwrap();
+    std::fs::write(outside.join("small"), "precious").unwrap();
+    make_symlink("there", outside.join("symlink")).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, outside.join("fifo"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let state = || {
+        ["file", "small", "fifo", "symlink"].map(|name| {
+            let found = std::fs::symlink_metadata(outside.join(name)).unwrap();
+            (found.mode(), found.uid(), found.mtime(), found.mtime_nsec(), found.size())
+        })
+    };
+    let before = state();
+    let stop = Arc::new(AtomicBool::new(false));
+    let links = Arc::new(AtomicU64::new(0));
+    let linker = {
+        let (stop, links, target, outside) = (stop.clone(), links.clone(), fixture.target(), outside.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                for n in 0..8 {
+                    for name in ["file", "small", "fifo", "symlink"] {
+                        let at = target.join(format!("dir{n}")).join(name);
+                        let _ = std::fs::remove_file(&at);
+                        if std::fs::hard_link(outside.join(name), &at).is_ok() {
+                            links.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            }
+        })
+    };
+    let mut round = 0;
+    while links.load(Ordering::Relaxed) < 20_000 {
+        round += 1;
+        let tree = if round % 2 == 0 { empty } else { tree };
+        fixture.restore(tree, |o| o.delete = true);
+        assert_eq!(state(), before);
+    }
+    stop.store(true, Ordering::Relaxed);
+    linker.join().unwrap();
+    println!("{round} restores");
+    let outcome = fixture.restore(tree, |o| o.delete = true);
+    assert_eq!((outcome.problems, fixture.seen.problems()), (0, vec![]));
+    assert_holds(&fixture.target(), &items);
+    assert_eq!(state(), before);
+}

@@ -249,3 +249,57 @@ fn an_ordinary_user_gets_what_is_allowed() {
     assert_eq!((mode("unreadable"), mode("closed"), mode("read only")), (0, 0, 0o444));
     let _ = std::fs::set_permissions(target.join("closed"), std::fs::Permissions::from_mode(0o700));
 }
+
+#[test]
+fn never_leaves_nothing_half_made_for_the_next_run() {
+    let fixture = Fixture::new();
+    let items: Vec<Described> = (0..20).map(|n| data(format!("{n}"), n, 20 * CHUNK)).collect();
+    let tree = fixture.save(&items);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let (stop, watched) = (interrupted.clone(), fixture.store.clone());
+    let watcher = std::thread::spawn(move || {
+        while watched.chunks_read.load(Ordering::Relaxed) < 100 {
+            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let change = |o: &mut super::super::Options| o.overwrite = Overwrite::Never;
+    let result = fixture.try_restore(&Selection::Root(tree), change, &interrupted);
+    watcher.join().unwrap();
+    assert!(matches!(result, Err(Error::Interrupted)));
+    fixture.restore(tree, change);
+    assert_holds(&fixture.target(), &items);
+}
+
+#[test]
+fn a_full_disk_ends_it_and_more_space_continues_it() {
+    let fixture = Fixture::new();
+    let items = vec![data("a", 1, 3 << 20), data("b", 2, 3 << 20), small("c", b"c")];
+    let tree = fixture.save(&items);
+    let target = fixture.target();
+    std::fs::create_dir(&target).unwrap();
+    let mount = |options: &str| {
+        let mut command = std::process::Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", options, "none"]).arg(&target).status().is_ok_and(|s| s.success())
+    };
+    if !mount("size=4m") {
+        println!("SKIPPED: mounting a tmpfs is not allowed here");
+        return;
+    }
+    let never = AtomicBool::new(false);
+    let full = fixture.try_restore(&Selection::Root(tree), |_| {}, &never);
+    assert!(mount("remount,size=20m"));
+    let outcome = fixture.try_restore(&Selection::Root(tree), |_| {}, &never);
+    let right: Vec<bool> = items
+        .iter()
+        .map(|item| match &item.what {
+            What::File(pieces) => matches!(&pieces[0], Piece::Data(bytes)
+                if std::fs::read(target.join(std::str::from_utf8(&item.name).unwrap())).is_ok_and(|b| b == *bytes)),
+            _ => target.join("c").exists(),
+        })
+        .collect();
+    assert!(std::process::Command::new("umount").arg(&target).status().unwrap().success());
+    assert!(matches!(full, Err(Error::Full { .. })), "{full:?}");
+    assert!(outcome.is_ok_and(|outcome| outcome.kept_bytes > 0 && outcome.problems == 0));
+    assert_eq!(right, [true; 3]);
+}
