@@ -46,7 +46,7 @@ use chunkstore::id::{RunId, SnapshotId};
 use chunkstore::key::WriteKey;
 use chunkstore::snapshot::{Totals, Writer};
 use chunkstore::store::Store;
-use chunkstore::tree::{Attributes, Entry, Node, is_name};
+use chunkstore::tree::{Attributes, Entry, Node, Time, is_name};
 use chunkstore::writer::{BlobWriter, TreeBuilder};
 use chunkstore::{Error, Result};
 use exclude::Excludes;
@@ -243,6 +243,7 @@ fn save_files(
             problems: session.report.problems.load(Ordering::Relaxed),
             paths: source.paths.clone(),
             facts: source.facts(&outcome),
+            is_latest: false,
         };
         saving.finish(session.chunks.writer, account, outcome)
     });
@@ -284,6 +285,12 @@ fn save_stream(
             ..Attributes::default()
         };
         let entry = Entry { name: name.to_vec(), attributes, node: Node::File(content) };
+        // Its time is that of the run; what is left tells whether there is anything new.
+        let timeless =
+            Entry { attributes: Attributes { modified: Time::default(), ..entry.attributes.clone() }, ..entry.clone() };
+        let held = *blake3::hash(&timeless.encode()).as_bytes();
+        let configuration = context.store.configuration();
+        let place = Place::new(context.cache_dir, &configuration.repository, &request.dataset, [0; 16]);
         let mut tree = TreeBuilder::new();
         let writer = session.chunks.writer;
         tree.push(name, &entry.encode(), &entry.links(), writer)?;
@@ -298,9 +305,14 @@ fn save_stream(
             problems: session.report.problems.load(Ordering::Relaxed),
             paths: vec![name.to_vec()],
             facts,
+            is_latest: saving.latest().and_then(|latest| place.read_stream(&latest)) == Some(held),
         };
         context.monitor.counters().files_done.fetch_add(1, Ordering::Relaxed);
-        saving.finish(writer, account, Outcome { files_new: 1, read_bytes, ..Outcome::default() })
+        let outcome = saving.finish(writer, account, Outcome { files_new: 1, read_bytes, ..Outcome::default() })?;
+        if let Some(snapshot) = outcome.snapshot {
+            place.write_stream(&snapshot, &held);
+        }
+        Ok(outcome)
     })
 }
 

@@ -33,6 +33,8 @@ pub struct Account {
     pub problems: u64,
     pub paths: Vec<Vec<u8>>,
     pub facts: Vec<(String, Vec<u8>)>,
+    /// The dataset's latest snapshot holds the same although its root differs.
+    pub is_latest: bool,
 }
 
 impl<'a> Saving<'a> {
@@ -69,6 +71,10 @@ impl<'a> Saving<'a> {
         self.started
     }
 
+    pub fn latest(&self) -> Option<SnapshotId> {
+        self.latest.as_ref().map(|(id, _)| *id)
+    }
+
     /// Commits, unless nothing is to be committed; completes the outcome.
     pub fn finish(&self, writer: &BlobWriter<'_>, account: Account, outcome: Outcome) -> Result<Outcome> {
         let mut outcome = Outcome {
@@ -79,7 +85,8 @@ impl<'a> Saving<'a> {
             ..outcome
         };
         outcome.totals.added_bytes = outcome.added_bytes;
-        let is_unchanged = self.latest.as_ref().is_some_and(|(_, latest)| latest.root.id == account.root.id);
+        let is_same_root = self.latest.as_ref().is_some_and(|(_, latest)| latest.root.id == account.root.id);
+        let is_unchanged = is_same_root || account.is_latest;
         let is_skipped = self.request.skip_if_unchanged && is_unchanged;
         if !self.request.dry_run && !is_skipped {
             let snapshot = self.seal(writer, account, &outcome)?;

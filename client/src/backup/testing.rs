@@ -162,9 +162,13 @@ impl Fixture {
     }
 
     pub fn save_stream(&self, name: &str, command: &[&str]) -> Result<Outcome> {
+        self.save_stream_as(&Fixture::request(), name, command)
+    }
+
+    pub fn save_stream_as(&self, request: &Request, name: &str, command: &[&str]) -> Result<Outcome> {
         let source = StreamSource::Command(command.iter().map(Into::into).collect());
         let told = Told::default();
-        stream(&self.context(&told, &self.cache_dir()), &Fixture::request(), &name.into(), source)
+        stream(&self.context(&told, &self.cache_dir()), request, &name.into(), source)
     }
 
     pub fn reader(&self) -> Reader {

@@ -9,6 +9,7 @@
 //! ```
 //! A cache is written as `NAME.writing`, under a lock. After the commit it becomes `NAME.cache`, whose blobs are there as long as
 //! the store's generation is the same. After an interruption it becomes `NAME.partial`, whose blobs are always asked for.
+//! `NAME.stream` remembers of a stream which content its latest snapshot holds.
 
 pub mod frame;
 
@@ -18,17 +19,19 @@ mod writer;
 pub use reader::{CacheReader, Finding};
 pub use writer::CacheWriter;
 
-use chunkstore::id::RepositoryId;
+use chunkstore::id::{RepositoryId, SnapshotId};
 use chunkstore::store::Store;
 use frame::{Frame, Key};
 use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"NKunch\0\x01";
 const CHECKSUM_LEN: usize = 16;
-const HEADER_LEN: usize = 8 + 16 + 32 + 16 + CHECKSUM_LEN;
+const GENERATION_AT: usize = 8 + 16 + 32;
+const HEADER_LEN: usize = GENERATION_AT + 16 + CHECKSUM_LEN;
 /// A block is closed when it has this many bytes.
 const BLOCK_BYTES: usize = 64 << 10;
 /// No frame is longer than the limits of an entry allow.
@@ -110,6 +113,31 @@ impl Place {
         }
     }
 
+    /// What a stream held that was committed last as this snapshot: a hash, if it is remembered.
+    pub fn read_stream(&self, snapshot: &SnapshotId) -> Option<[u8; 32]> {
+        let bytes = std::fs::read(self.path("stream")).ok()?;
+        let (body, sum) = bytes.split_last_chunk()?;
+        let (named, content) = body.split_last_chunk()?;
+        (checksum(body) == *sum && named == self.stream_head(snapshot)).then_some(*content)
+    }
+
+    /// Remembers what a stream held; its loss costs a snapshot that says nothing new.
+    pub fn write_stream(&self, snapshot: &SnapshotId, content: &[u8; 32]) {
+        let mut bytes = [&self.stream_head(snapshot)[..], content].concat();
+        bytes.extend(checksum(&bytes));
+        let write = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
+            file.write_all(&bytes)?;
+            file.persist(self.path("stream")).map_err(|error| error.error)
+        };
+        let _ = write();
+    }
+
+    fn stream_head(&self, snapshot: &SnapshotId) -> Vec<u8> {
+        [self.header.get(..GENERATION_AT).unwrap_or_default(), &snapshot.0].concat()
+    }
+
     /// Of two partial caches the longer one stays.
     fn keep_partial(&self) -> bool {
         let len = |suffix| std::fs::metadata(self.path(suffix)).map_or(0, |meta| meta.len());
@@ -185,11 +213,10 @@ fn header(repository: &RepositoryId, dataset: &[u8; 32], generation: &[u8; 16]) 
 
 /// The generation of a header that is whole and differs from the expected one in nothing else.
 fn generation_of(header: &[u8; HEADER_LEN], expected: &[u8; HEADER_LEN]) -> Option<[u8; 16]> {
-    const AT: usize = 8 + 16 + 32;
-    let (bound, rest) = header.split_at_checked(AT)?;
+    let (bound, rest) = header.split_at_checked(GENERATION_AT)?;
     let generation: [u8; 16] = *rest.first_chunk()?;
     let (body, sum) = header.split_at_checked(HEADER_LEN - CHECKSUM_LEN)?;
-    (bound == expected.get(..AT)? && checksum(body) == sum).then_some(generation)
+    (bound == expected.get(..GENERATION_AT)? && checksum(body) == sum).then_some(generation)
 }
 
 #[cfg(test)]
@@ -201,7 +228,7 @@ mod tests {
     use chunkstore::id::BlobId;
     use chunkstore::tree::Time;
     use std::fs::File;
-    use std::io::{Read, Seek, Write};
+    use std::io::{Read, Seek};
 
     fn stat(inode: u64) -> Stat {
         let time = Time { seconds: 5, nanoseconds: 0 };

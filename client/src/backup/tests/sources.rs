@@ -252,6 +252,25 @@ fn what_vanishes_is_told_and_left_out() {
 }
 
 #[test]
+fn what_cannot_be_read_is_told_and_left_out() {
+    let top = tempfile::tempdir().unwrap();
+    for (name, len) in [("large", 2 << 20), ("open", 10), ("small", 10)] {
+        std::fs::write(top.path().join(name), noise(1, len)).unwrap();
+        let mode = if name == "open" { 0o600 } else { 0 };
+        std::fs::set_permissions(top.path().join(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    if rustix::process::geteuid().is_root() {
+        println!("skipped: root may read every file");
+        return;
+    }
+    let fixture = Fixture::new();
+    let (outcome, told) = fixture.save(top.path());
+    assert_eq!((outcome.problems, told.problems().len()), (2, 2), "{:?}", told.problems());
+    assert!(told.problems().iter().all(|line| line.contains("Permission denied")));
+    assert_eq!(fixture.entries_below(&outcome, top.path()).into_keys().collect::<Vec<_>>(), ["open"]);
+}
+
+#[test]
 fn a_file_turned_into_something_else_is_saved_as_that() {
     let top = tempfile::tempdir().unwrap();
     for name in ["fifo", "link", "other"] {

@@ -69,3 +69,28 @@ fn a_store_that_fails_is_told_as_such() {
     let failed = fixture.save_stream("x", &["head", "-c", "100000000", "/dev/urandom"]);
     assert!(matches!(failed, Err(Error::Full { .. })), "{failed:?}");
 }
+
+#[test]
+fn an_unchanged_stream_may_make_no_snapshot() {
+    let fixture = Fixture::new();
+    let skip = Request { skip_if_unchanged: true, ..Fixture::request() };
+    let save = |request: &Request, name: &str, text: &str| {
+        fixture.save_stream_as(request, name, &["printf", "%s", text]).unwrap().snapshot.is_some()
+    };
+    assert!(save(&skip, "a", "one"));
+    assert!(!save(&skip, "a", "one"));
+    assert!(save(&Fixture::request(), "a", "one"), "only if it is asked for");
+    assert!(!save(&skip, "a", "one"));
+    assert!(save(&skip, "a", "two") && save(&skip, "b", "two") && !save(&skip, "b", "two"));
+    // Compared with the latest snapshot, not with the last one that was made here.
+    let other = Request { dataset: "host/files/other".into(), skip_if_unchanged: true, ..Fixture::request() };
+    assert!(save(&other, "b", "two"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let told = Told::default();
+    let context = fixture.context(&told, elsewhere.path());
+    let source = StreamSource::Command(vec!["printf".into(), "three".into()]);
+    stream(&context, &Fixture::request(), &"b".into(), source).unwrap();
+    assert!(save(&skip, "b", "two"));
+    std::fs::remove_dir_all(fixture.cache_dir()).unwrap();
+    assert!(save(&skip, "b", "two"), "nothing is remembered");
+}
