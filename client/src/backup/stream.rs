@@ -12,6 +12,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 /// Reads the source to its end; a failed command is an error.
 pub fn read(source: &StreamSource, reading: &Reading<'_>) -> Result<Content> {
@@ -23,7 +24,7 @@ pub fn read(source: &StreamSource, reading: &Reading<'_>) -> Result<Content> {
             let output = child.0.stdout.take().ok_or_else(|| Error::invalid(&name, "its output is not open"))?;
             let content = cut(output.as_fd(), &name, reading)?;
             drop(output);
-            let status = child.0.wait().map_err(|error| Error::io("wait for", &name, error))?;
+            let status = child.end(&name, reading)?;
             if status.success() { Ok(content) } else { Err(Error::invalid(format!("command {name}"), reason(status))) }
         }
     }
@@ -36,6 +37,22 @@ pub fn program(words: &[OsString]) -> String {
 
 /// A command that does not outlive its reader.
 struct Running(Child);
+
+impl Running {
+    /// Waits for its end, which may come long after that of its output.
+    fn end(&mut self, name: &str, reading: &Reading<'_>) -> Result<ExitStatus> {
+        let mut nap = Duration::from_millis(1);
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => reading.chunks.halt.check()?,
+                Err(error) => return Err(Error::io("wait for", name, error)),
+            }
+            std::thread::sleep(nap);
+            nap = (nap * 2).min(Duration::from_millis(100));
+        }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -55,10 +55,25 @@ fn a_command_that_fails_commits_nothing() {
 
 #[test]
 fn a_silent_command_can_be_interrupted() {
-    let fixture = Fixture::new();
-    fixture.interrupted.store(true, Ordering::Relaxed);
-    let stopped = fixture.save_stream("x", &["sleep", "1000"]);
-    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+    // Silent from the start, and after the end of its output.
+    for script in ["echo $$ > PID; exec sleep 1000", "echo $$ > PID; exec >&-; exec sleep 1000"] {
+        let (fixture, temp) = (Fixture::new(), tempfile::tempdir().unwrap());
+        let pid = temp.path().join("pid");
+        let (flag, started) = (fixture.interrupted.clone(), pid.clone());
+        let signal = std::thread::spawn(move || {
+            while !std::fs::read(&started).is_ok_and(|text| !text.is_empty()) {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            flag.store(true, Ordering::Relaxed);
+        });
+        let stopped = fixture.save_stream("x", &["sh", "-c", &script.replace("PID", pid.to_str().unwrap())]);
+        signal.join().unwrap();
+        assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+        if let Ok(pid) = std::fs::read_to_string(&pid) {
+            assert!(!Path::new("/proc").join(pid.trim()).exists(), "it does not outlive its reader");
+        }
+    }
 }
 
 #[test]
