@@ -110,7 +110,8 @@ fn create_file(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
 
 fn created(job: &Job, stat: &fs::Stat) -> Outcome<()> {
     job.touch();
-    job.place.identity.set(Identity::of(stat)).map_err(|_| Failure::Raced)
+    job.place.set_identity(Identity::of(stat));
+    Ok(())
 }
 
 /// Checks that it is still the file that was planned for, and gives it its size. A small content is compared and written.
@@ -130,7 +131,7 @@ fn begin_update(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
     };
     let inline_len = job.inline().map_or(0, |bytes| bytes.len() as u64);
     if !content_differs {
-        count_kept(run, job, inline_len);
+        count_kept(run, inline_len);
     }
     if run.options.dry_run {
         if content_differs {

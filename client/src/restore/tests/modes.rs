@@ -303,3 +303,27 @@ fn a_full_disk_ends_it_and_more_space_continues_it() {
     assert!(outcome.is_ok_and(|outcome| outcome.kept_bytes > 0 && outcome.problems == 0));
     assert_eq!(right, [true; 3]);
 }
+
+#[test]
+fn a_running_program_is_replaced() {
+    let fixture = Fixture::new();
+    let mut program = std::fs::read("/bin/sleep").unwrap();
+    program.extend(noise(1, 300_000));
+    let mut wanted = program.clone();
+    let last = wanted.len() - 1;
+    wanted[last] ^= 1;
+    let items = vec![item("sleep", 0o755, What::File(vec![Piece::Data(wanted), Piece::Hole(100)]))];
+    let tree = fixture.save(&items);
+    let path = fixture.target().join("sleep");
+    write(path.clone(), &program);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut running = std::process::Command::new(&path).arg("1000").spawn().unwrap();
+    let outcome = fixture.restore(tree, |o| o.verify = true);
+    let still_runs = running.try_wait().unwrap().is_none();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(still_runs);
+    assert_eq!(fixture.seen.problems(), []);
+    assert!(outcome.written_bytes < program.len() as u64, "the rest was kept");
+    assert_holds(&fixture.target(), &items);
+}
