@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::manifest;
-use crate::support::program::House;
+use crate::support::program::{House, told};
 use crate::support::torture::Random;
 
 struct Saved {
@@ -227,4 +227,20 @@ fn damaged_keys_open_nothing_or_the_right_thing() {
             saved.restores_nothing_wrong(&format!("key slot, byte {position}"));
         }
     }
+}
+
+/// Many ways to copy a directory leave empty directories behind.
+#[test]
+fn a_copy_without_its_empty_directories_works() {
+    let saved = saved();
+    let repository = saved.house.repository();
+    let delete_empty = ["-mindepth", "1", "-type", "d", "-empty", "-delete"];
+    told(std::process::Command::new("find").arg(&repository).args(delete_empty)).expect(0);
+    assert!(!repository.join("tmp").exists());
+    saved.restores_nothing_wrong("without empty directories");
+    saved.house.ok(["check", "--read-data"]);
+    std::fs::write(saved.source.join("later"), Random(8).bytes(500_000)).unwrap();
+    let snapshot = saved.house.backup(&saved.source);
+    let target = saved.house.restore(&snapshot, &saved.source);
+    manifest::assert_same(&manifest::of(&saved.source), &manifest::of(&target));
 }

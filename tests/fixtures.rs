@@ -1,16 +1,23 @@
 //! Repositories written by released versions, kept for ever: every later version, and the independent reader, read them.
-//! A fixture never changes; its digest stands here. `NIGHTKEEP_WRITE_FIXTURE=DIR` makes a new one in DIR.
+//! A fixture never changes; its digest stands here. `NIGHTKEEP_WRITE_FIXTURES=DIR` makes new ones in DIR.
 
 use std::path::{Path, PathBuf};
 
+use chunkstore::configuration::{Kem, Suite};
+use chunkstore::key::Hardness;
+
+use crate::reader;
 use crate::support::manifest;
 use crate::support::program::{House, told};
 use crate::support::python::{self, Reader};
 use crate::support::source::workspace;
-use crate::support::torture::{self, Shape};
+use crate::support::torture::{self, Place, Shape};
 
 /// Each with its passphrase and the digest of all its files.
-const FIXTURES: [(&str, &str, &str); 0] = [];
+const FIXTURES: [(&str, &str, &str); 2] = [
+    ("format-1", PASSWORD, "b436d938d98259175f217fefb72f47bdebc24156d3a01965ecf0dadb56e361e3"),
+    ("format-1-shapes", reader::PASSWORD, "be58433d164f93e1859b5bb98c3fbfd4ec0f06acc5ba303c3fafde00eedbb433"),
+];
 
 const PASSWORD: &str = "golden since the first day";
 
@@ -109,27 +116,42 @@ fn the_independent_reader_reads_every_fixture() {
 }
 
 #[test]
-fn a_new_fixture_is_written_when_asked() {
-    let Some(target) = std::env::var_os("NIGHTKEEP_WRITE_FIXTURE").map(PathBuf::from) else { return };
+fn new_fixtures_are_written_when_asked() {
+    let Some(target) = std::env::var_os("NIGHTKEEP_WRITE_FIXTURES").map(PathBuf::from) else { return };
     let mut house = House::bare();
     house.password = PASSWORD.to_owned();
     // A root of its own, so that the saved path is /tree wherever the fixture is made.
     let source = PathBuf::from("/tree");
-    assert!(!source.exists(), "/tree is in the way");
-    std::fs::create_dir(&source).unwrap();
+    std::fs::create_dir(&source).expect("/tree is in the way");
     torture::make(&source, &Shape { small_files: 40, large: false, locked: false, ..Shape::default() });
     told(house.command(["init"]).env_remove("NIGHTKEEP_TEST_CHEAP_KDF")).expect(0);
-    std::fs::create_dir_all(&target).unwrap();
+    let mut saved = Vec::new();
     for round in ["first", "second"] {
         std::fs::write(source.join("names").join(round), round).unwrap();
         let snapshot = house.backup(&source);
-        std::fs::write(target.join(format!("{snapshot}.manifest")), manifest::of(&source).join("\n") + "\n").unwrap();
         house.ok(["tag", &snapshot, &format!("+{round}")]);
+        saved.push((snapshot, manifest::of(&source)));
     }
     std::fs::remove_dir_all(&source).unwrap();
+    keep(&house.repository(), &target.join("format-1"), &saved);
+
+    let place = Place::new();
+    let root = place.directory("repository");
+    let made = reader::make(&root, Suite::ChaCha20Poly1305, Kem::XWing, Hardness::Normal);
+    let python = Reader { repository: &root, password: Some(reader::PASSWORD), recovery_key: None };
+    let listing = python.lines(&["manifest", &format!("{}:/tree", made.snapshot)]);
+    keep(&root, &target.join("format-1-shapes"), &[(made.snapshot, listing)]);
+}
+
+/// Truth and listings; what is derived stays behind.
+fn keep(repository: &Path, target: &Path, snapshots: &[(String, Vec<String>)]) {
+    std::fs::create_dir_all(target).unwrap();
+    copy(repository, &target.join("repository"));
     for derived in ["catalog.sqlite3", "catalog.sqlite3-wal", "catalog.sqlite3-shm", "writer.lock"] {
-        let _ = std::fs::remove_file(house.repository().join(derived));
+        let _ = std::fs::remove_file(target.join("repository").join(derived));
     }
-    copy(&house.repository(), &target.join("repository"));
-    println!("digest {}", digest(&target));
+    for (snapshot, listing) in snapshots {
+        std::fs::write(target.join(format!("{snapshot}.manifest")), listing.join("\n") + "\n").unwrap();
+    }
+    println!("{}: {}", target.display(), digest(target));
 }

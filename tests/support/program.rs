@@ -57,6 +57,11 @@ impl House {
         House { place: Place::new(), password: PASSWORD.to_owned() }
     }
 
+    /// Around a repository that is there already, in `repository`.
+    pub fn at(place: Place, password: &str) -> House {
+        House { place, password: password.to_owned() }
+    }
+
     pub fn path(&self) -> &Path {
         self.place.path()
     }

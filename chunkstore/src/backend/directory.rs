@@ -37,23 +37,9 @@ impl Directory {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("read", root.display().to_string(), e)),
         }
-        let make = |path: &Path| {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(|e| Error::io("create", path.display().to_string(), e))
-        };
-        make(root)?;
+        make_directory(root)?;
         refuse_network(root)?;
-        for name in ["keys", "packs", "snapshots", "marks", "tmp"] {
-            make(&root.join(name))?;
-        }
-        for prefix in 0..=u8::MAX {
-            make(&root.join("packs").join(format!("{prefix:02x}")))?;
-        }
-        sync_directory(&root.join("packs"))?;
-        sync_directory(root)?;
+        lay_out(root)?;
         if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
             sync_directory(parent)?;
         }
@@ -111,7 +97,12 @@ impl Directory {
         found: &mut Vec<(ObjectName, u64)>,
     ) -> Result<()> {
         let fail = |e| Error::io("list", path.display().to_string(), e);
-        for entry in fs::read_dir(path).map_err(fail)? {
+        let entries = match fs::read_dir(path) {
+            // Copies of a repository may lack its empty directories. Objects that should be there are missed by their links.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.join("packs").is_dir() => return Ok(()),
+            other => other.map_err(fail)?,
+        };
+        for entry in entries {
             let entry = entry.map_err(fail)?;
             let Some(name) = entry.file_name().to_str().and_then(parse) else { continue };
             match entry.metadata() {
@@ -238,6 +229,7 @@ impl Backend for Directory {
         }
         // The text is for people only; the lock itself is the kernel's and dies with the process.
         let _ = file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0));
+        lay_out(&self.root)?;
         self.remove_temporaries()?;
         Ok(Box::new(DirectoryLock { file }))
     }
@@ -254,6 +246,29 @@ impl Drop for DirectoryLock {
     fn drop(&mut self) {
         let _ = self.file.set_len(0);
     }
+}
+
+/// The directories of a repository, durable; those that are there stay.
+fn lay_out(root: &Path) -> Result<()> {
+    let mut made = false;
+    let prefixes = (0..=u8::MAX).map(|prefix| format!("packs/{prefix:02x}"));
+    for name in ["keys", "packs", "snapshots", "marks", "tmp"].map(str::to_owned).into_iter().chain(prefixes) {
+        let path = root.join(name);
+        if !path.is_dir() {
+            make_directory(&path)?;
+            made = true;
+        }
+    }
+    if made {
+        sync_directory(&root.join("packs"))?;
+        sync_directory(root)?;
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|e| Error::io("create", path.display().to_string(), e))
 }
 
 fn read_error(name: ObjectName, e: io::Error) -> Error {
@@ -284,7 +299,10 @@ fn refuse_network(root: &Path) -> Result<()> {
     ];
     let place = || root.display().to_string();
     let kind = unix::statfs(root).map_err(|e| Error::io("examine", place(), e.into()))?.f_type;
-    match NETWORK.iter().find(|(magic, _)| i64::from(*magic) == i64::from(kind) || u32::try_from(kind) == Ok(*magic)) {
+    // A signed 32-bit field on some machines.
+    #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
+    let kind = i64::from(kind) & 0xffff_ffff;
+    match NETWORK.iter().find(|(magic, _)| i64::from(*magic) == kind) {
         Some((_, name)) => Err(Error::Unsupported {
             object: place(),
             reason: format!("a repository cannot be written on a network file system ({name})"),
