@@ -45,7 +45,7 @@ fn compare_chunk(
 ) -> Outcome<()> {
     if tag_at(run, files.get(span.job, false)?.as_fd(), span.offset, span.len, buffer)? == Some(link.tag) {
         span.set_done();
-        count_kept(run, span.len);
+        count_kept(run, job, span.len);
     } else if job.start != Start::Update {
         differs(job);
     }

@@ -9,6 +9,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs;
 use rustix::io::Errno;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Files that are kept open while a batch runs.
@@ -83,12 +84,23 @@ pub fn count_written(run: &Run<'_>, job: &Job, bytes: u64) {
     job.touch();
     add(&job.written, bytes);
     add(&run.tally.written_bytes, bytes);
+    count(run, job, bytes);
+}
+
+pub fn count_kept(run: &Run<'_>, job: &Job, bytes: u64) {
+    add(&run.tally.kept_bytes, bytes);
+    count(run, job, bytes);
+}
+
+fn count(run: &Run<'_>, job: &Job, bytes: u64) {
+    add(&job.counted, bytes);
     add(&run.monitor.counters().bytes_done, bytes);
 }
 
-pub fn count_kept(run: &Run<'_>, bytes: u64) {
-    add(&run.tally.kept_bytes, bytes);
-    add(&run.monitor.counters().bytes_done, bytes);
+/// Counts holes and what was not looked at, so that all sizes add up in the end.
+pub fn count_rest(run: &Run<'_>, job: &Job) {
+    let counted = job.counted.load(Ordering::Relaxed);
+    count(run, job, job.size.saturating_sub(counted));
 }
 
 /// A failure belongs to its file, except one that ends the restore.

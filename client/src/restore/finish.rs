@@ -18,9 +18,7 @@ pub fn job(run: &Run<'_>, target: &Target, job: &Job) -> Result<()> {
     if !job.set_finished() {
         return Ok(());
     }
-    if !job.place.has_failed() {
-        files::settle(job, attributes(run, target, job))?;
-    }
+    files::count_rest(run, job);
     let path = job.place.path();
     if let Some(reason) = job.place.failure() {
         let consequence = match job.start {
@@ -34,6 +32,13 @@ pub fn job(run: &Run<'_>, target: &Target, job: &Job) -> Result<()> {
             Start::Update | Start::Keep { .. } => "what was there is left",
         };
         run.problem(&path, &format!("{reason}; {consequence}"));
+        return Ok(());
+    }
+    if let Err(failure) = attributes(run, target, job) {
+        if let Some(error) = failure.fatal(&path) {
+            return Err(error);
+        }
+        run.problem(&path, &format!("{failure}; its content is restored, its attributes are not"));
         return Ok(());
     }
     let is_file = matches!(job.node, Node::File(_));

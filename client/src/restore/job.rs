@@ -38,6 +38,8 @@ pub struct Job {
     pub touched: AtomicBool,
     pub finished: AtomicBool,
     pub written: AtomicU64,
+    /// Of its size: what the monitor's counters hold already.
+    pub counted: AtomicU64,
     /// Held while the file is replaced by a copy.
     pub renewing: Mutex<()>,
 }

@@ -277,6 +277,7 @@ impl<'r> Walk<'r> {
             touched: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             written: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
             renewing: Mutex::new(()),
         });
         self.batch.push_job(job.clone());

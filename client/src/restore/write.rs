@@ -131,7 +131,7 @@ fn begin_update(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
     };
     let inline_len = job.inline().map_or(0, |bytes| bytes.len() as u64);
     if !content_differs {
-        count_kept(run, inline_len);
+        count_kept(run, job, inline_len);
     }
     if run.options.dry_run {
         if content_differs {
