@@ -1,4 +1,7 @@
 //! Restore: snapshot, plan, read in storage order, write, attributes.
+//!
+//! Owners go by number; their names are for people and archives. What a target holds is compared first, so that a restore
+//! over an older state, or one that continues an interrupted one, reads and writes what differs and nothing else.
 
 mod target;
 

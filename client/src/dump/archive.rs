@@ -14,6 +14,70 @@ const SIZE_MAX: u64 = 0o77_777_777_777;
 const TIME_MAX: i64 = 0o77_777_777_777;
 const DEVICE_MAX: u32 = 0o7_777_777;
 
+/// Where a file with holes has data: offset and length of each stretch, ascending. They begin and end at whole blocks, since
+/// GNU tar reads each from a new one.
+#[derive(Default)]
+pub struct Map {
+    stretches: Vec<(u64, u64)>,
+}
+
+impl Map {
+    /// Adds data after all that was added before, in a file of this size.
+    pub fn push(&mut self, offset: u64, len: u64, size: u64) {
+        let block = BLOCK as u64;
+        let begin = offset - offset % block;
+        let end = (offset + len).checked_next_multiple_of(block).map_or(size, |end| end.min(size));
+        match self.stretches.last_mut() {
+            Some((last, len)) if *last + *len >= begin => *len = end - *last,
+            _ => self.stretches.push((begin, end - begin)),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.stretches.len()
+    }
+
+    /// How much of a hole belongs to stretches of data.
+    pub fn overlap(&self, offset: u64, len: u64) -> u64 {
+        let first = self.stretches.partition_point(|(begin, len)| begin + len <= offset);
+        let touched = self.stretches.iter().skip(first).take_while(|(begin, _)| *begin < offset + len);
+        touched.map(|(begin, l)| (begin + l).min(offset + len) - offset.max(*begin)).sum()
+    }
+
+    pub fn data_bytes(&self) -> u64 {
+        self.stretches.iter().map(|(_, len)| len).sum()
+    }
+
+    /// What precedes the data. The file's end is told by an empty stretch.
+    fn encode(&self, size: u64) -> Vec<u8> {
+        let numbers = self.stretches.iter().copied().chain([(size, 0)]).flat_map(|(offset, len)| [offset, len]);
+        let mut bytes = format!("{}\n", self.stretches.len() + 1).into_bytes();
+        for number in numbers {
+            bytes.extend_from_slice(format!("{number}\n").as_bytes());
+        }
+        bytes.extend(padding(bytes.len() as u64));
+        bytes
+    }
+}
+
+/// A regular file with holes: GNU's sparse format 1.0, which libarchive reads as well.
+pub fn sparse_member(path: &[u8], attributes: &Attributes, size: u64, map: &Map) -> Vec<u8> {
+    let mut records = Records::default();
+    records.push("GNU.sparse.major", b"1");
+    records.push("GNU.sparse.minor", b"0");
+    records.push("GNU.sparse.name", path);
+    records.push("GNU.sparse.realsize", size.to_string().as_bytes());
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let stand_in = [b"GNUSparseFile.0/", name.get(..80).unwrap_or(name)].concat();
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::Regular);
+    let map_bytes = map.encode(size);
+    let len = map_bytes.len() as u64 + map.data_bytes();
+    let mut bytes = finish(header, records, &stand_in, attributes, len, &[]);
+    bytes.extend(map_bytes);
+    bytes
+}
+
 /// Headers of one member, ready to be written. None for what no archive can hold: sockets, and numbers out of range.
 pub fn member(path: &[u8], attributes: &Attributes, node: &Node) -> Option<Vec<u8>> {
     let mut header = Header::new_ustar();
@@ -41,14 +105,14 @@ pub fn member(path: &[u8], attributes: &Attributes, node: &Node) -> Option<Vec<u
         header.set_device_major(*major).ok()?;
         header.set_device_minor(*minor).ok()?;
     }
-    Some(finish(header, path, attributes, size, target))
+    Some(finish(header, Records::default(), path, attributes, size, target))
 }
 
 /// A further name of a member.
 pub fn hard_link(path: &[u8], attributes: &Attributes, first: &[u8]) -> Vec<u8> {
     let mut header = Header::new_ustar();
     header.set_entry_type(EntryType::Link);
-    finish(header, path, attributes, 0, first)
+    finish(header, Records::default(), path, attributes, 0, first)
 }
 
 /// What fills the last block of a content.
@@ -62,8 +126,14 @@ pub fn end() -> Vec<u8> {
     vec![0; 2 * BLOCK]
 }
 
-fn finish(mut header: Header, path: &[u8], attributes: &Attributes, size: u64, target: &[u8]) -> Vec<u8> {
-    let mut records = Records::default();
+fn finish(
+    mut header: Header,
+    mut records: Records,
+    path: &[u8],
+    attributes: &Attributes,
+    size: u64,
+    target: &[u8],
+) -> Vec<u8> {
     let fields = header.as_ustar_mut();
     if let Some(fields) = fields {
         records.text(&mut fields.name, "path", path);
@@ -213,4 +283,63 @@ fn acl_text(value: &[u8]) -> Option<String> {
         texts.push(format!("{subject}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x')));
     }
     Some(texts.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_decimals() {
+        for (seconds, nanoseconds, text) in [
+            (0, 0, "0"),
+            (1, 5, "1.000000005"),
+            (-1, 0, "-1"),
+            (-1, 999_999_999, "-0.000000001"),
+            (-2, 250_000_000, "-1.750000000"),
+            (i64::MIN, 0, "-9223372036854775808"),
+            (i64::MAX, 1, "9223372036854775807.000000001"),
+        ] {
+            assert_eq!(decimal(seconds, nanoseconds), text);
+        }
+    }
+
+    #[test]
+    fn stretches_are_whole_blocks() {
+        let mut map = Map::default();
+        for (offset, len) in [(10, 100), (600, 1), (5000, 1000), (9000, 1000)] {
+            map.push(offset, len, 10_000);
+        }
+        assert_eq!(map.stretches, [(0, 1024), (4608, 1536), (8704, 1296)]);
+        assert_eq!(map.data_bytes(), 1024 + 1536 + 1296);
+        assert_eq!((map.overlap(0, 10), map.overlap(110, 490)), (10, 490));
+        assert_eq!((map.overlap(601, 4399), map.overlap(6000, 3000)), (423 + 392, 144 + 296));
+        assert_eq!(map.overlap(2000, 100), 0);
+        assert_eq!(map.encode(10_000).len(), 512);
+        assert!(map.encode(10_000).starts_with(b"4\n0\n1024\n4608\n1536\n8704\n1296\n10000\n0\n\0"));
+    }
+
+    #[test]
+    fn a_record_says_its_own_length() {
+        for len in (0..300).chain([980, 990, 991, 992, 993, 994, 9_980, 9_985, 9_986, 9_987, 99_999]) {
+            let mut records = Records::default();
+            records.push("k", &vec![b'v'; len]);
+            let text = std::str::from_utf8(&records.bytes).unwrap();
+            let (said, rest) = text.split_once(' ').unwrap();
+            assert_eq!(said.parse::<usize>().unwrap(), text.len());
+            assert!(rest.starts_with("k=") && rest.ends_with('\n'));
+        }
+    }
+
+    #[test]
+    fn acls_that_are_none_stay_binary() {
+        assert_eq!(acl_text(b""), None);
+        assert_eq!(acl_text(&[2, 0, 0, 0, 1]), None);
+        assert_eq!(acl_text(&[2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]), None, "unknown tag");
+        let acl = [2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 4, 0, 1, 1, 0, 0];
+        assert_eq!(acl_text(&acl).unwrap(), "user::rwx,user:257:r--");
+        let mut records = Records::default();
+        records.extended_attribute(b"system.posix_acl_access", b"?");
+        assert!(records.bytes.ends_with(b" SCHILY.xattr.system.posix_acl_access=?\n"));
+    }
 }

@@ -1,6 +1,7 @@
 //! An ordered stream of pieces whose contents are read ahead by several threads. What is under way is bounded in bytes.
 
 use super::Outcome;
+use super::archive::{self, Map};
 use crate::monitor::Monitor;
 use chunkstore::id::Reference;
 use chunkstore::list::Item;
@@ -144,18 +145,21 @@ impl<'a> Stream<'a> {
     /// A content on its own: the first damage ends the stream.
     pub fn content(&mut self, content: &Content, path: &[u8]) -> Result<()> {
         self.monitor.current(path);
-        let mut group = Group::default();
         match content {
             Content::Inline(bytes) => self.push(Piece::Bytes(bytes.clone())),
-            _ => self.items(content, &mut group, &mut |stream, piece| stream.push(piece)),
+            _ => self.items(content, None, &mut |stream, piece| stream.push(piece)),
         }
     }
 
-    /// A file of an archive: left out by name if it is damaged and small enough to know in time.
-    pub fn file(&mut self, file: Arc<File>, header: Vec<u8>, content: &Content, padding: Vec<u8>) -> Result<()> {
-        if content.size() > WHOLE_BYTES_MAX {
+    /// A file of an archive: left out by name if it is damaged and small enough to know in time. With a map, its holes are
+    /// left out.
+    pub fn file(&mut self, file: Arc<File>, header: Vec<u8>, content: &Content, map: Option<Map>) -> Result<()> {
+        let data_bytes = map.as_ref().map_or(content.size(), Map::data_bytes);
+        let padding = archive::padding(data_bytes);
+        if data_bytes > WHOLE_BYTES_MAX {
+            self.monitor.current(&file.path);
             self.push(Piece::Bytes(header))?;
-            self.content(content, &file.path)?;
+            self.items(content, map.as_ref(), &mut |stream, piece| stream.push(piece))?;
             self.count_entry();
             return self.push(Piece::Bytes(padding));
         }
@@ -165,7 +169,7 @@ impl<'a> Stream<'a> {
                 pieces.push(Piece::Bytes(bytes.clone()));
                 Ok(())
             }
-            _ => self.items(content, &mut Group::default(), &mut |_, piece| {
+            _ => self.items(content, map.as_ref(), &mut |_, piece| {
                 pieces.push(piece);
                 Ok(())
             }),
@@ -182,14 +186,16 @@ impl<'a> Stream<'a> {
         self.push(Piece::Link { first, path, header })
     }
 
-    /// Requests the chunks of a content in groups; checks that the items cover it.
+    /// Requests the chunks of a content in groups; checks that the items cover it. With a map, holes are left out as far as
+    /// it does not cover them.
     fn items(
         &mut self,
         content: &Content,
-        group: &mut Group,
+        map: Option<&Map>,
         push: &mut dyn FnMut(&mut Stream<'a>, Piece) -> Result<()>,
     ) -> Result<()> {
         let mut expected = 0;
+        let group = &mut Group::default();
         let (reader, size) = (self.reader, content.size());
         reader.items(content, 0..size, &mut |offset, item| {
             let (len, link) = match item {
@@ -211,7 +217,7 @@ impl<'a> Stream<'a> {
                 self.request(group, push)?;
             }
             if is_hole {
-                push(self, Piece::Zeros(len))?;
+                push(self, Piece::Zeros(map.map_or(len, |map| map.overlap(offset, len))))?;
             }
             Ok(ControlFlow::Continue(()))
         })?;

@@ -56,19 +56,9 @@ fn tar_gives_everything_back() {
             below.retain(|item| item.name != b"socket");
         }
     }
-    // All but the size of holes comes back.
-    items.retain(
-        |item| !matches!(item.what, What::File(ref pieces) if pieces.iter().any(|p| matches!(p, Piece::Hole(_)))),
-    );
+    assert!(archive.len() < 10 << 20, "holes take no space");
     let target = fixture.target();
     unpack(&archive, &target);
-    let file = |name: &str| std::fs::read(target.join(name)).unwrap();
-    assert_eq!(file("hole").len(), 1 << 30);
-    let sparse = file("sparse");
-    assert!(sparse[3 << 20..][..100_000] == noise(1, 100_000) && sparse[..3 << 20].iter().all(|b| *b == 0));
-    for name in ["hole", "sparse"] {
-        std::fs::remove_file(target.join(name)).unwrap();
-    }
     assert_holds(&target, &items);
     use std::os::unix::fs::MetadataExt;
     let inode = |name: &str| std::fs::symlink_metadata(target.join(name)).unwrap().ino();

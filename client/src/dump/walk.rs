@@ -1,17 +1,23 @@
 //! The walk of a directory into an archive: each directory, what lies in it, then its subdirectories.
 
-use super::archive;
+use super::archive::{self, Map};
 use super::stream::{File, Stream};
 use chunkstore::Result;
 use chunkstore::id::Reference;
+use chunkstore::list::Item;
 use chunkstore::reader::Reader;
-use chunkstore::tree::{Attributes, Entry, Node};
+use chunkstore::tree::{Attributes, Content, Entry, Node};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Directories below one another. Deeper trees are refused by name.
 const DEPTH_MAX: usize = 4096;
+
+/// Files with less are written in full.
+const HOLE_BYTES_MIN: u64 = 64 << 10;
+/// Files with more stretches of data are written in full.
+const STRETCHES_MAX: usize = 64 << 10;
 
 pub struct Walk<'s, 'a> {
     reader: &'s Reader,
@@ -92,10 +98,36 @@ impl<'s, 'a> Walk<'s, 'a> {
         let Node::File(content) = &entry.node else {
             return self.member(path, &entry.attributes, &entry.node);
         };
-        let Some(header) = archive::member(&path, &entry.attributes, &entry.node) else { return Ok(()) };
+        let map = match self.map(content) {
+            Err(error) if error.is_damage() => {
+                self.stream.problem(&path, &format!("{error}; it was left out"));
+                return Ok(());
+            }
+            other => other?,
+        };
+        let header = match &map {
+            Some(map) => archive::sparse_member(&path, &entry.attributes, content.size(), map),
+            None => archive::member(&path, &entry.attributes, &entry.node).unwrap_or_default(),
+        };
         let file = File::new(path);
         self.begin_group(entry, &file);
-        self.stream.file(file, header, content, archive::padding(content.size()))
+        self.stream.file(file, header, content, map)
+    }
+
+    /// Where the data is, if holes are worth it and few enough to remember.
+    fn map(&self, content: &Content) -> Result<Option<Map>> {
+        let mut map = Map::default();
+        let mut hole_bytes = 0;
+        self.reader.items(content, 0..content.size(), &mut |offset, item| {
+            if let Item::Hole { len } = item {
+                hole_bytes += len;
+            } else {
+                map.push(offset, item.covers(), content.size());
+            }
+            let is_too_long = map.len() > STRETCHES_MAX;
+            Ok(if is_too_long { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(Some(map).filter(|map| hole_bytes >= HOLE_BYTES_MIN && map.len() <= STRETCHES_MAX))
     }
 
     fn member(&mut self, path: Vec<u8>, attributes: &Attributes, node: &Node) -> Result<()> {

@@ -37,6 +37,8 @@ pub struct Rules {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Omission {
     Owner,
+    Mode,
+    ModificationTime,
     ExtendedAttribute(Vec<u8>),
     Flags,
 }
@@ -48,7 +50,7 @@ pub struct Applied {
     pub omitted: Vec<(Omission, Errno)>,
 }
 
-/// An attribute that every file has was refused.
+/// The attributes could not be read, or not be changed at all.
 #[derive(Debug)]
 pub struct Refused {
     pub action: &'static str,
@@ -164,12 +166,16 @@ impl Difference {
         changed |= self.resolve_xattrs(handle, omitted);
         // Changing the owner clears bits of the mode, and an ACL replaces its group bits.
         if !self.is_symlink && (self.mode.is_some() || self.owner || !self.set.is_empty() || !self.remove.is_empty()) {
-            handle.chmod(mode).map_err(refused("setting its mode"))?;
-            changed |= self.mode.is_some();
+            match handle.chmod(mode) {
+                Ok(()) => changed |= self.mode.is_some(),
+                Err(errno) => omitted.push((Omission::Mode, errno)),
+            }
         }
         if self.modified {
-            handle.set_modified(attributes.modified).map_err(refused("setting its modification time"))?;
-            changed = true;
+            match handle.set_modified(attributes.modified) {
+                Ok(()) => changed = true,
+                Err(errno) => omitted.push((Omission::ModificationTime, errno)),
+            }
         }
         let unlocked = locked && self.is_unlocking();
         if self.flags_differ() || (unlocked && self.wanted_flags & LOCKING != 0) {

@@ -92,6 +92,32 @@ pub fn punch(fd: BorrowedFd<'_>, range: Range<u64>, found: Found) -> Outcome<boo
     }
 }
 
+/// Copies a file's data and size; holes stay holes.
+pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Outcome<()> {
+    let size = fs::fstat(from).map(|stat| u64::try_from(stat.st_size).unwrap_or(0)).map_err(system("reading it"))?;
+    fs::ftruncate(to, size).map_err(system("setting its size"))?;
+    let mut buffer = vec![0; ZEROS.len()];
+    let mut at = 0;
+    while at < size {
+        at = match fs::seek(from, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(_) => at,
+        };
+        let end = fs::seek(from, SeekFrom::Hole(at)).unwrap_or(size).min(size);
+        while at < end {
+            let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
+            let read = read_at(from, buffer.get_mut(..len).unwrap_or_default(), at)?;
+            if read == 0 {
+                return Ok(());
+            }
+            write_at(to, buffer.get(..read).unwrap_or_default(), at)?;
+            at += read as u64;
+        }
+    }
+    Ok(())
+}
+
 fn write_zeros(fd: BorrowedFd<'_>, range: Range<u64>) -> Outcome<()> {
     let mut at = range.start;
     while at < range.end {

@@ -1,11 +1,15 @@
 //! The open files of a batch, and what is counted about them.
 
-use super::job::{Batch, Job};
+use super::bytes;
+use super::job::{Batch, Job, Place};
 use super::run::{Run, add};
-use super::target::{Failure, Outcome, Target};
+use super::target::{Failure, Identity, Outcome, Target, system};
 use chunkstore::Result;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs;
+use rustix::io::Errno;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Files that are kept open while a batch runs.
@@ -34,28 +38,69 @@ impl<'a> Files<'a> {
         if files.len() >= OPEN_FILES_MAX {
             files.clear();
         }
+        if write {
+            // What was open for reading may have been replaced.
+            files.remove(&(job, false));
+        }
         files.insert((job, write), opened.clone());
         Ok(opened)
     }
 }
 
-/// A job's file, checked to be the one that was planned for or created.
+/// A job's file, checked to be the one that was planned for or created. A program that runs cannot be written to: it is
+/// replaced by a copy, and goes on running from what it was.
 pub fn open(target: &Target, job: &Job, write: bool) -> Outcome<OwnedFd> {
-    let meant = job.place.identity.get().ok_or(Failure::Raced)?;
-    target.open_file(&job.place.directory, &job.place.name, *meant, write)
+    let place = &job.place;
+    let _renewing = job.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+    let meant = place.identity().ok_or(Failure::Raced)?;
+    match target.open_file(&place.directory, &place.name, meant, write) {
+        Err(failure) if failure.is(Errno::TXTBSY) => renew(target, place, meant),
+        other => other,
+    }
+}
+
+fn renew(target: &Target, place: &Place, meant: Identity) -> Outcome<OwnedFd> {
+    let old = target.open_file(&place.directory, &place.name, meant, false)?;
+    let temporary = format!(".nightkeep-{}", meant.text());
+    // Left by a run that was killed.
+    let _ = target.unlink(&place.directory, temporary.as_bytes());
+    let new = target.create_file(&place.directory, temporary.as_bytes())?;
+    let renewed = bytes::copy(old.as_fd(), new.as_fd())
+        .and_then(|()| target.rename(&place.directory, temporary.as_bytes(), &place.name))
+        .and_then(|()| fs::fstat(&new).map_err(system("looking at it")));
+    match renewed {
+        Ok(stat) => {
+            place.set_identity(Identity::of(&stat));
+            Ok(new)
+        }
+        Err(failure) => {
+            let _ = target.unlink(&place.directory, temporary.as_bytes());
+            Err(failure)
+        }
+    }
 }
 
 pub fn count_written(run: &Run<'_>, job: &Job, bytes: u64) {
     job.touch();
     add(&job.written, bytes);
     add(&run.tally.written_bytes, bytes);
-    add(&run.monitor.counters().bytes_done, bytes);
+    count(run, job, bytes);
 }
 
 pub fn count_kept(run: &Run<'_>, job: &Job, bytes: u64) {
-    add(&job.kept, bytes);
     add(&run.tally.kept_bytes, bytes);
+    count(run, job, bytes);
+}
+
+fn count(run: &Run<'_>, job: &Job, bytes: u64) {
+    add(&job.counted, bytes);
     add(&run.monitor.counters().bytes_done, bytes);
+}
+
+/// Counts holes and what was not looked at, so that all sizes add up in the end.
+pub fn count_rest(run: &Run<'_>, job: &Job) {
+    let counted = job.counted.load(Ordering::Relaxed);
+    count(run, job, job.size.saturating_sub(counted));
 }
 
 /// A failure belongs to its file, except one that ends the restore.

@@ -18,9 +18,7 @@ pub fn job(run: &Run<'_>, target: &Target, job: &Job) -> Result<()> {
     if !job.set_finished() {
         return Ok(());
     }
-    if !job.place.has_failed() {
-        files::settle(job, attributes(run, target, job))?;
-    }
+    files::count_rest(run, job);
     let path = job.place.path();
     if let Some(reason) = job.place.failure() {
         let consequence = match job.start {
@@ -34,6 +32,13 @@ pub fn job(run: &Run<'_>, target: &Target, job: &Job) -> Result<()> {
             Start::Update | Start::Keep { .. } => "what was there is left",
         };
         run.problem(&path, &format!("{reason}; {consequence}"));
+        return Ok(());
+    }
+    if let Err(failure) = attributes(run, target, job) {
+        if let Some(error) = failure.fatal(&path) {
+            return Err(error);
+        }
+        run.problem(&path, &format!("{failure}; its content is restored, its attributes are not"));
         return Ok(());
     }
     let is_file = matches!(job.node, Node::File(_));
@@ -69,9 +74,9 @@ pub fn discard(target: &Target, job: &Job) {
         return;
     }
     let place = &job.place;
-    if let Some(made) = place.identity.get()
+    if let Some(made) = place.identity()
         && let Ok(Some(stat)) = target.stat(&place.directory, &place.name)
-        && Identity::of(&stat) == *made
+        && Identity::of(&stat) == made
     {
         // What remains is named by the caller either way.
         let _ = target.unlink(&place.directory, &place.name);
@@ -80,12 +85,12 @@ pub fn discard(target: &Target, job: &Job) {
 
 /// An inode with several names is never changed, since the others may lie anywhere: it was found right, and stays or is refused.
 fn attributes(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
-    let meant = job.place.identity.get().ok_or(Failure::Raced)?;
+    let meant = job.place.identity().ok_or(Failure::Raced)?;
     let is_file = matches!(job.node, Node::File(_));
     let fd = if is_file {
         files::open(target, job, false)?
     } else {
-        target.open_path(&job.place.directory, &job.place.name, Some(*meant))?
+        target.open_path(&job.place.directory, &job.place.name, Some(meant))?
     };
     let is_shared = fs::fstat(&fd).map_err(system("looking at it"))?.st_nlink > 1;
     let rules = Rules { dry_run: run.options.dry_run || is_shared, ..run.rules() };
@@ -113,9 +118,9 @@ pub fn link(run: &Run<'_>, target: &Target, link: &LinkJob) -> Result<()> {
         Ok(found) => found.map(|stat| Identity::of(&stat)),
         Err(failure) => return run.failed(&path, &failure),
     };
-    let first = link.first.identity.get();
+    let first = link.first.identity();
     let kind = if link.is_file { &run.tally.files } else { &run.tally.others };
-    if found.is_some() && found.as_ref() == first {
+    if found.is_some() && found == first {
         count(run, kind, &path, (false, false));
         return Ok(());
     }
@@ -136,8 +141,8 @@ pub fn link(run: &Run<'_>, target: &Target, link: &LinkJob) -> Result<()> {
 }
 
 fn make_link(run: &Run<'_>, target: &Target, link: &LinkJob) -> Outcome<()> {
-    let first = link.first.identity.get().ok_or(Failure::Raced)?;
-    let object = target.open_path(&link.first.directory, &link.first.name, Some(*first))?;
+    let first = link.first.identity().ok_or(Failure::Raced)?;
+    let object = target.open_path(&link.first.directory, &link.first.name, Some(first))?;
     remove::make_way(run, target, &link.directory, &link.name)?;
     target.link(object.as_fd(), &link.directory, &link.name)
 }

@@ -4,7 +4,7 @@ use super::target::{Directory, Identity};
 use chunkstore::id::Reference;
 use chunkstore::tree::{Attributes, Content, Node};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a batch holds at most: pieces of content, files and finished directories, bytes of content that is to be read, bytes
 /// that entries brought with them (small contents, extended attributes).
@@ -38,25 +38,36 @@ pub struct Job {
     pub touched: AtomicBool,
     pub finished: AtomicBool,
     pub written: AtomicU64,
-    pub kept: AtomicU64,
+    /// Of its size: what the monitor's counters hold already.
+    pub counted: AtomicU64,
+    /// Held while the file is replaced by a copy.
+    pub renewing: Mutex<()>,
 }
 
 /// Where a job's file is, and what became of it: all that later names of the same file need to know.
 pub struct Place {
     pub directory: Arc<Directory>,
     pub name: Box<[u8]>,
-    /// The inode, once there is one that this run created or found right.
-    pub identity: OnceLock<Identity>,
+    /// The inode, once there is one that this run created or found.
+    identity: Mutex<Option<Identity>>,
     failure: Mutex<Option<String>>,
 }
 
 impl Place {
     pub fn new(directory: Arc<Directory>, name: &[u8]) -> Place {
-        Place { directory, name: Box::from(name), identity: OnceLock::new(), failure: Mutex::new(None) }
+        Place { directory, name: Box::from(name), identity: Mutex::new(None), failure: Mutex::new(None) }
     }
 
     pub fn path(&self) -> Vec<u8> {
         self.directory.path_of(&self.name)
+    }
+
+    pub fn identity(&self) -> Option<Identity> {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_identity(&self, identity: Identity) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
     }
 
     /// The first reason stays.

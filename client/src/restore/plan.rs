@@ -85,3 +85,81 @@ fn is_equal_node(node: &Node, existing: &Existing) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::attributes;
+    use super::*;
+    use chunkstore::tree::{Content, HardLink};
+    use rustix::fs::Mode;
+
+    fn existing(path: &std::path::Path) -> Existing {
+        let link_target = std::fs::read_link(path).ok().map(|to| to.into_os_string().into_encoded_bytes());
+        Existing { stat: fs::lstat(path).unwrap(), link_target }
+    }
+
+    #[test]
+    fn each_type_over_each_type() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name| dir.path().join(name);
+        std::fs::write(path("file"), "12345").unwrap();
+        std::os::unix::fs::symlink("there", path("symlink")).unwrap();
+        std::fs::create_dir(path("directory")).unwrap();
+        fs::mknodat(fs::CWD, path("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let nodes = [
+            ("file", Node::File(Content::Inline(b"54321".to_vec()))),
+            ("symlink", Node::Symlink(b"there".to_vec())),
+            ("fifo", Node::Fifo),
+            ("other symlink", Node::Symlink(b"elsewhere".to_vec())),
+            ("socket", Node::Socket),
+        ];
+        for (name, node) in nodes {
+            let mut entry = Entry { name: b"n".to_vec(), attributes: attributes(0o600), node };
+            for there in ["file", "symlink", "directory", "fifo"] {
+                let found = existing(&path(there));
+                let wanted = match there == name {
+                    true if name == "file" => Action::Update,
+                    true => Action::Attributes,
+                    false => Action::Replace,
+                };
+                let plan = |overwrite, special| decide(&entry, Some(&found), overwrite, special);
+                assert_eq!(plan(Overwrite::Always, true), wanted, "{name} over {there}");
+                assert_eq!(plan(Overwrite::IfChanged, false), wanted, "{name} over {there}");
+                assert_eq!(plan(Overwrite::Never, true), Action::Leave, "{name} over {there}");
+            }
+            assert_eq!(decide(&entry, None, Overwrite::Never, true), Action::Create);
+            if name == "file" {
+                let found = existing(&path("file"));
+                entry.attributes.modified = modified(&found.stat);
+                assert_eq!(decide(&entry, Some(&found), Overwrite::IfChanged, true), Action::Attributes);
+                assert_eq!(decide(&entry, Some(&found), Overwrite::Always, true), Action::Update);
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_other_names_is_shared_or_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "12345").unwrap();
+        std::fs::hard_link(&path, dir.path().join("again")).unwrap();
+        let node = Node::File(Content::Inline(b"12345".to_vec()));
+        let mut entry = Entry { name: b"n".to_vec(), attributes: attributes(0o600), node };
+        let found = existing(&path);
+        entry.attributes.modified = modified(&found.stat);
+        for overwrite in [Overwrite::Always, Overwrite::IfChanged] {
+            entry.attributes.hard_link = None;
+            assert_eq!(decide(&entry, Some(&found), overwrite, true), Action::Replace);
+            entry.attributes.hard_link = Some(HardLink { device: 1, inode: 1, names: 2 });
+            assert_eq!(decide(&entry, Some(&found), overwrite, true), Action::Shared);
+        }
+    }
+
+    #[test]
+    fn devices_are_skipped_unless_wanted() {
+        let node = Node::BlockDevice { major: 8, minor: 1 };
+        let entry = Entry { name: b"n".to_vec(), attributes: attributes(0o600), node };
+        assert_eq!(decide(&entry, None, Overwrite::Always, false), Action::Skip);
+        assert_eq!(decide(&entry, None, Overwrite::Always, true), Action::Create);
+    }
+}

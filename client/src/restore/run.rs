@@ -82,6 +82,8 @@ impl Run<'_> {
         for (omission, omitted) in omissions {
             let what = match omission {
                 Omission::Owner => "owner".to_owned(),
+                Omission::Mode => "mode".to_owned(),
+                Omission::ModificationTime => "modification time".to_owned(),
                 Omission::Flags => "inode flags".to_owned(),
                 Omission::ExtendedAttribute(name) => {
                     format!("extended attribute {}", String::from_utf8_lossy(&name).escape_debug())

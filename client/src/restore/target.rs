@@ -31,6 +31,11 @@ impl Identity {
         Identity { device: stat.st_dev, inode: stat.st_ino }
     }
 
+    /// Enough to tell inodes of a file system apart in a name.
+    pub fn text(&self) -> String {
+        format!("{:x}", self.inode)
+    }
+
     pub fn is_same_device(&self, other: &Identity) -> bool {
         self.device == other.device
     }
@@ -262,6 +267,11 @@ impl Target {
         })
     }
 
+    /// Gives a file another name in its directory, in place of what has it.
+    pub fn rename(&self, directory: &Arc<Directory>, from: &[u8], to: &[u8]) -> Outcome<()> {
+        self.change(directory, "replacing it", |fd| fs::renameat(fd, component_or(from)?, fd, component_or(to)?))
+    }
+
     /// Removes anything but a directory.
     pub fn unlink(&self, directory: &Arc<Directory>, name: &[u8]) -> Outcome<()> {
         self.remove(directory, name, AtFlags::empty())
@@ -419,4 +429,90 @@ fn component_or(name: &[u8]) -> Result<&[u8], Errno> {
 
 pub fn system(action: &'static str) -> impl Fn(Errno) -> Failure {
     move |errno| Failure::System { action, errno }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(read_only: bool) -> (tempfile::TempDir, Target) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        let target = Target::open(dir.path(), read_only).unwrap();
+        (dir, target)
+    }
+
+    fn enter(target: &Target, parent: &Arc<Directory>, name: &str) -> Outcome<Arc<Directory>> {
+        target.enter(parent, name.as_bytes(), ResolveFlags::empty())
+    }
+
+    #[test]
+    fn symlinks_are_not_followed() {
+        let (_dir, target) = target(false);
+        let root = target.root();
+        assert!(enter(&target, &root, "link").is_err());
+        assert!(
+            target
+                .open_path(&root, b"link", None)
+                .is_ok_and(|fd| { FileType::from_raw_mode(fs::fstat(fd).unwrap().st_mode) == FileType::Symlink })
+        );
+        for name in ["..", ".", "", "a/b", "/etc", "a\0"] {
+            assert!(matches!(enter(&target, &root, name), Err(Failure::Name)), "{name:?}");
+            assert!(target.make_directory(&root, name.as_bytes()).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_replaced_is_refused_when_it_is_opened_again() {
+        let (dir, target) = target(false);
+        let a = enter(&target, &target.root(), "a").unwrap();
+        let b = enter(&target, &a, "b").unwrap();
+        let c = enter(&target, &b, "c").unwrap();
+        assert_eq!(c.path_of(b"x"), b"a/b/c/x");
+        target.lock().clear();
+        assert!(target.fd(&c).is_ok());
+        std::fs::rename(dir.path().join("a/b"), dir.path().join("away")).unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        assert!(target.fd(&c).is_ok(), "it is still open");
+        target.lock().clear();
+        assert!(matches!(target.fd(&c), Err(Failure::Raced)));
+        std::fs::remove_dir_all(dir.path().join("a/b")).unwrap();
+        std::os::unix::fs::symlink("../away", dir.path().join("a/b")).unwrap();
+        assert!(target.fd(&c).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_refused() {
+        let (dir, target) = target(false);
+        let root = target.root();
+        let meant = Identity::of(&target.stat(&root, b"file").unwrap().unwrap());
+        assert!(target.open_file(&root, b"file", meant, true).is_ok());
+        std::fs::hard_link(dir.path().join("file"), dir.path().join("again")).unwrap();
+        assert!(matches!(target.open_file(&root, b"file", meant, true), Err(Failure::Raced)), "two names");
+        std::fs::write(dir.path().join("other"), "y").unwrap();
+        std::fs::rename(dir.path().join("other"), dir.path().join("file")).unwrap();
+        assert!(matches!(target.open_file(&root, b"file", meant, false), Err(Failure::Raced)));
+        assert!(matches!(target.open_path(&root, b"file", Some(meant)), Err(Failure::Raced)));
+    }
+
+    #[test]
+    fn a_dry_run_cannot_change_anything() {
+        let (dir, target) = target(true);
+        let root = target.root();
+        let before = target.names(&root).unwrap();
+        let file = Identity::of(&target.stat(&root, b"file").unwrap().unwrap());
+        assert!(target.make_directory(&root, b"n").is_err());
+        assert!(target.create_file(&root, b"n").is_err());
+        assert!(target.make_symlink(&root, b"n", b"x").is_err());
+        assert!(target.make_node(&root, b"n", FileType::Fifo, 0).is_err());
+        assert!(target.link(std::fs::File::open(dir.path().join("file")).unwrap().as_fd(), &root, b"n").is_err());
+        assert!(target.rename(&root, b"file", b"n").is_err());
+        assert!(target.unlink(&root, b"file").is_err());
+        assert!(target.remove_directory(&root, b"a").is_err());
+        assert!(target.open_file(&root, b"file", file, true).is_err());
+        assert!(target.open_file(&root, b"file", file, false).is_ok());
+        assert_eq!(target.names(&root).unwrap(), before);
+    }
 }

@@ -16,8 +16,8 @@ use chunkstore::{Error, Result};
 use rustix::fs::{FileType, ResolveFlags};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 
 /// What the directories on the way down may hold together: some million subdirectories.
 const HELD_BYTES_MAX: usize = 512 << 20;
@@ -253,7 +253,7 @@ impl<'r> Walk<'r> {
         let digest = entry.attributes.hard_link.map(|link| (link, digest(&entry.node)));
         let place = Arc::new(Place::new(directory.clone(), &entry.name));
         if let Some(found) = found {
-            let _ = place.identity.set(found);
+            place.set_identity(found);
         }
         if let Some((link, digest)) = digest.filter(|(link, _)| link.names > 1) {
             let group = Group { first: place.clone(), digest, names_left: link.names - 1 };
@@ -277,7 +277,8 @@ impl<'r> Walk<'r> {
             touched: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             written: AtomicU64::new(0),
-            kept: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
+            renewing: Mutex::new(()),
         });
         self.batch.push_job(job.clone());
         if let Some(content) = spans {

@@ -110,7 +110,8 @@ fn create_file(run: &Run<'_>, target: &Target, job: &Job) -> Outcome<()> {
 
 fn created(job: &Job, stat: &fs::Stat) -> Outcome<()> {
     job.touch();
-    job.place.identity.set(Identity::of(stat)).map_err(|_| Failure::Raced)
+    job.place.set_identity(Identity::of(stat));
+    Ok(())
 }
 
 /// Checks that it is still the file that was planned for, and gives it its size. A small content is compared and written.

@@ -127,7 +127,7 @@ fn a_racing_swapper_leads_nowhere() {
         })
     };
     let mut round = 0;
-    while swaps.load(Ordering::Relaxed) < 3000 {
+    while swaps.load(Ordering::Relaxed) < 2000 {
         round += 1;
         let tree = if round % 3 == 2 { empty } else { tree };
         fixture.restore(tree, |o| (o.delete, o.verify) = (round % 2 == 0, false));
@@ -260,7 +260,7 @@ fn a_racing_linker_changes_nothing_outside() {
         })
     };
     let mut round = 0;
-    while links.load(Ordering::Relaxed) < 20_000 {
+    while links.load(Ordering::Relaxed) < 8_000 {
         round += 1;
         let tree = if round % 2 == 0 { empty } else { tree };
         fixture.restore(tree, |o| o.delete = true);

@@ -303,3 +303,61 @@ fn a_full_disk_ends_it_and_more_space_continues_it() {
     assert!(outcome.is_ok_and(|outcome| outcome.kept_bytes > 0 && outcome.problems == 0));
     assert_eq!(right, [true; 3]);
 }
+
+#[test]
+fn a_running_program_is_replaced() {
+    let fixture = Fixture::new();
+    let mut program = std::fs::read("/bin/sleep").unwrap();
+    program.extend(noise(1, 300_000));
+    let mut wanted = program.clone();
+    let last = wanted.len() - 1;
+    wanted[last] ^= 1;
+    let items = vec![item("sleep", 0o755, What::File(vec![Piece::Data(wanted), Piece::Hole(100)]))];
+    let tree = fixture.save(&items);
+    let path = fixture.target().join("sleep");
+    write(path.clone(), &program);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut running = std::process::Command::new(&path).arg("1000").spawn().unwrap();
+    let outcome = fixture.restore(tree, |o| o.verify = true);
+    let still_runs = running.try_wait().unwrap().is_none();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(still_runs);
+    assert_eq!(fixture.seen.problems(), []);
+    assert!(outcome.written_bytes < program.len() as u64, "the rest was kept");
+    assert_holds(&fixture.target(), &items);
+}
+
+/// A ramfs keeps neither extended attributes nor inode flags, and knows nothing of holes.
+#[test]
+fn a_file_system_that_knows_less_gets_what_it_can_hold() {
+    let fixture = Fixture::new();
+    let mut items = everything();
+    items.retain(|item| item.name != b"hole");
+    let tree = fixture.save(&items);
+    let target = fixture.target();
+    std::fs::create_dir(&target).unwrap();
+    let done = std::process::Command::new("mount").args(["-t", "ramfs", "none"]).arg(&target).status();
+    if !done.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: mounting a ramfs is not allowed here");
+        return;
+    }
+    let mut problems = Vec::new();
+    let mut written = Vec::new();
+    for _ in 0..2 {
+        written.push(fixture.restore(tree, |o| (o.delete, o.verify) = (true, true)).written_bytes);
+        problems.push(fixture.seen.problems());
+    }
+    let large = std::fs::read(target.join("large"));
+    let sparse = std::fs::read(target.join("sparse"));
+    let modified = std::fs::metadata(target.join("attributes/user")).map(|found| found.mtime());
+    assert!(std::process::Command::new("umount").arg(&target).status().unwrap().success());
+    assert!(large.is_ok_and(|bytes| bytes == noise(6, 3_000_000)));
+    assert!(sparse.is_ok_and(|bytes| bytes[3 << 20..][..100_000] == noise(1, 100_000)));
+    assert_eq!(modified.unwrap(), 1_600_000_000);
+    for problems in problems {
+        assert!(problems.iter().all(|(_, reason)| reason.contains("could not be set")), "{problems:?}");
+        assert!(problems.len() <= 7, "one for each kind: {problems:?}");
+    }
+    assert_eq!(written[1], 0);
+}
