@@ -9,6 +9,8 @@ mod measure;
 
 mod peer;
 
+mod scale;
+
 use clap::Parser;
 use measure::{Figures, Measurement};
 use peer::Peer;
@@ -34,6 +36,9 @@ struct Arguments {
     /// Also write all figures here
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Instead: fill an index with so many blobs, and report rates and memory
+    #[arg(long, value_name = "BLOBS")]
+    index: Option<u64>,
     /// The nightkeep program; by default the one built beside this
     #[arg(long)]
     nightkeep: Option<PathBuf>,
@@ -45,6 +50,9 @@ fn main() -> io::Result<()> {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
+    if let Some(blobs) = arguments.index {
+        return scale::run(blobs, scratch.path()).map_err(io::Error::other);
+    }
     let nightkeep = match arguments.nightkeep {
         Some(program) => program,
         None => std::env::current_exe()?.with_file_name("nightkeep"),

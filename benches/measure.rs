@@ -31,7 +31,8 @@ impl Measurement {
 /// Runs a command to its end; an error if it fails. Memory is the high-water mark that the kernel keeps, read until the end.
 pub fn run(mut command: Command) -> io::Result<Measurement> {
     let begun = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(|e| io::Error::other(format!("{command:?}: {e}")))?;
     let status = format!("/proc/{}/status", child.id());
     let mut memory_kib = 0;
     let ended = loop {
@@ -52,7 +53,8 @@ pub fn run(mut command: Command) -> io::Result<Measurement> {
     Ok(Measurement { seconds, memory_kib, stored: 0 })
 }
 
-fn high_water(status: &str) -> u64 {
+/// Peak resident memory in KiB, from a process's status file.
+pub fn high_water(status: &str) -> u64 {
     let text = std::fs::read_to_string(status).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("VmHWM:"));
     line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok()).unwrap_or(0)

@@ -97,6 +97,7 @@ pub struct Check<'a> {
 #[derive(Default)]
 struct Gathered {
     findings: Vec<Finding>,
+    damaged_packs: Vec<(PackId, String)>,
     lost: Vec<BlobId>,
     whole: Vec<BlobId>,
     index_wrong: bool,
@@ -192,9 +193,12 @@ impl Check<'_> {
         index.set_found(&gathered.whole)?;
         index.set_missing(&gathered.lost)?;
         let lost = index.lost()?;
-        for pack in index.gone_packs()? {
-            let is_needed = lost.iter().any(|lost| lost.pack == Some(pack.id) && !lost.replaced);
-            note(&mut outcome.findings, format!("pack {}", pack.id), "it is missing", is_needed);
+        let mut packs = gathered.damaged_packs;
+        packs.extend(index.gone_packs()?.into_iter().map(|pack| (pack.id, "it is missing".to_owned())));
+        for (id, reason) in packs {
+            let is_needed = lost.iter().any(|lost| lost.pack == Some(id) && !lost.replaced);
+            let more = if is_needed { "" } else { "; nothing is lost by it, and the next prune removes it" };
+            note(&mut outcome.findings, format!("pack {id}"), &format!("{reason}{more}"), is_needed);
         }
         for lost in lost {
             let place = lost.pack.map_or("its pack is gone".to_owned(), |pack| format!("in pack {pack}"));
@@ -275,13 +279,13 @@ impl Check<'_> {
             // Damage, or a medium that no longer gives it up.
             Err(e) => {
                 let mut gathered = lock(gathered);
-                note(&mut gathered.findings, name.to_string(), &e.to_string(), true);
+                gathered.damaged_packs.push((pack.id, e.to_string()));
                 gathered.lost.extend(expected.iter().map(|entry| entry.id));
                 return Ok(());
             }
         };
         if *blake3::hash(&bytes).as_bytes() != pack.id.0 {
-            note(&mut lock(gathered).findings, name.to_string(), "its bytes do not match its name", true);
+            lock(gathered).damaged_packs.push((pack.id, "its bytes do not match its name".into()));
         } else if let Ok(trailer) = Trailer::parse(&bytes, &self.configuration.repository, &name.to_string()) {
             self.compare_with_index(pack, &trailer.entries, gathered)?;
         }

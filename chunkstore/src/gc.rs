@@ -181,6 +181,9 @@ impl Repository {
         outcome.packs_rewritten = copied.sources.len() as u64;
         outcome.packs_kept += (plan.rewrite.len() - copied.sources.len()) as u64;
         self.remove_marks_without_snapshot()?;
+        if self.index.has_damage()? {
+            self.index.update_taint()?;
+        }
         self.index.compact()?;
         Ok(outcome)
     }
@@ -289,9 +292,9 @@ enum Fate {
 }
 
 fn fate(pack: &PackRow, used: Usage, target: u64) -> Fate {
-    if used.live_blobs == 0 {
+    if used.live_blobs == 0 && used.lost_blobs == 0 {
         Fate::Delete
-    } else if used.live_bytes * 100 < pack.record_bytes * LIVE_PERCENT_MIN {
+    } else if used.lost_blobs > 0 || used.live_bytes * 100 < pack.record_bytes * LIVE_PERCENT_MIN {
         Fate::Rewrite
     } else if pack.length * 100 < target * SMALL_PERCENT {
         Fate::Merge

@@ -388,13 +388,8 @@ impl Store for Repository {
         for (name, _) in self.backend.list(ObjectKind::Snapshot)? {
             let ObjectName::Snapshot(id) = name else { continue };
             let snapshot = self.backend.get(name).and_then(|bytes| {
-                let snapshot = Snapshot::parse(bytes, &self.configuration.repository)?;
-                let matches = snapshot.id == id;
-                if matches {
-                    Ok(snapshot)
-                } else {
-                    Err(Error::corrupt(name.to_string(), "its name is not that of its bytes"))
-                }
+                named_by(&bytes, id.0, name)?;
+                Snapshot::parse(bytes, &self.configuration.repository)
             });
             // One that was deleted while we listed is not damage.
             if !matches!(snapshot, Err(Error::Missing { .. })) {
@@ -409,13 +404,8 @@ impl Store for Repository {
         for (name, _) in self.backend.list(ObjectKind::Mark)? {
             let ObjectName::Mark(id) = name else { continue };
             let mark = self.backend.get(name).and_then(|bytes| {
-                let (actual, mark) = Mark::parse(&bytes, &self.configuration.repository)?;
-                let matches = actual == id;
-                if matches {
-                    Ok((mark, bytes))
-                } else {
-                    Err(Error::corrupt(name.to_string(), "its name is not that of its bytes"))
-                }
+                named_by(&bytes, id.0, name)?;
+                Ok((Mark::parse(&bytes, &self.configuration.repository)?.1, bytes))
             });
             if !matches!(mark, Err(Error::Missing { .. })) {
                 found.push((id, mark));
@@ -471,6 +461,11 @@ impl Drop for Repository {
             let _ = recover::mark_clean(&self.index);
         }
     }
+}
+
+fn named_by(bytes: &[u8], id: [u8; 32], name: ObjectName) -> Result<()> {
+    let matches = *blake3::hash(bytes).as_bytes() == id;
+    if matches { Ok(()) } else { Err(Error::corrupt(name.to_string(), "its bytes do not match its name")) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -84,7 +84,12 @@ pub fn run(cli: &Cli) -> Result<Exit> {
 /// Says how it ended and gives the exit code.
 pub fn conclude(result: Result<Exit>, json: bool) -> u8 {
     match result {
-        Ok(exit) => exit.code(),
+        Ok(exit) => {
+            if exit == Exit::Failed && json {
+                report::conclude_damaged();
+            }
+            exit.code()
+        }
         Err(error) => report::conclude(&error, json),
     }
 }

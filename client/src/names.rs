@@ -24,6 +24,19 @@ pub fn shown(name: &[u8]) -> String {
     text
 }
 
+/// A message for people, which may have names in it: control characters are escaped, all else is as it was.
+pub fn printable(message: &str) -> String {
+    let mut text = String::with_capacity(message.len());
+    for c in message.chars() {
+        if (c.is_control() && c != '\n') || is_direction_mark(c) {
+            c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| octal(byte, &mut text));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
 /// For programs: `KEY` is the text; if the name is not UTF-8, `KEY_base64` beside it has the exact bytes.
 pub fn insert(object: &mut Map<String, Value>, key: &str, name: &[u8]) {
     object.insert(key.to_owned(), String::from_utf8_lossy(name).into());
@@ -58,6 +71,11 @@ mod tests {
         assert_eq!(shown("rapport été.pdf".as_bytes()), "rapport été.pdf");
         assert_eq!(shown(b"a\nb\x1b[31m\\\xff"), "a\\nb\\033[31m\\\\\\377");
         assert_eq!(shown("a\u{202e}b\u{9b}".as_bytes()), "a\\342\\200\\256b\\302\\233");
+    }
+
+    #[test]
+    fn messages_cannot_drive_a_terminal() {
+        assert_eq!(printable("a\\b\nc\x1b[2J\r\u{9b}é"), "a\\b\nc\\033[2J\\015\\302\\233é");
     }
 
     #[test]

@@ -147,11 +147,8 @@ pub fn locate(settings: &Settings) -> Result<(String, Arc<dyn Backend>, Configur
 
 /// How hard new passphrase slots are to try. Only debug builds can be asked for the cheap setting of tests.
 pub fn hardness() -> Hardness {
-    if cfg!(debug_assertions) && std::env::var_os("NIGHTKEEP_TEST_CHEAP_KDF").is_some_and(|value| value == "1") {
-        Hardness::Cheap
-    } else {
-        Hardness::Normal
-    }
+    let asked = || cfg!(test) || std::env::var_os("NIGHTKEEP_TEST_CHEAP_KDF").is_some_and(|value| value == "1");
+    if cfg!(debug_assertions) && asked() { Hardness::Cheap } else { Hardness::Normal }
 }
 
 pub fn new_run() -> Result<RunId> {
@@ -174,7 +171,8 @@ pub fn writer(settings: &Settings) -> Result<Writer> {
     }
     create_private(&settings.state_dir)?;
     let (_, bytes) = Writer::generate()?;
-    let temporary = settings.state_dir.join(format!("writer.pk8.{}", std::process::id()));
+    // Under a name of its own: what a process that was killed left behind is in nobody's way.
+    let temporary = settings.state_dir.join(format!("writer.pk8.{:016x}", seed()?));
     write_private(&temporary, &bytes)?;
     // Whoever comes first wins, so that two processes end up with one identity.
     let linked = std::fs::hard_link(&temporary, &path);
@@ -209,4 +207,199 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     let failed = |error: getrandom::Error| Error::io("cannot read", "random numbers", std::io::Error::other(error));
     getrandom::fill(&mut bytes).map_err(failed)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::{self, Context, Request, StreamSource};
+    use crate::monitor::{Counters, Monitor};
+    use crate::settings::Flags;
+    use chunkstore::mark::Action;
+    use std::ffi::OsString;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::AtomicBool;
+
+    struct Silent(Counters);
+
+    impl Monitor for Silent {
+        fn counters(&self) -> &Counters {
+            &self.0
+        }
+
+        fn current(&self, _: &[u8]) {}
+
+        fn problem(&self, item: &[u8], reason: &str) {
+            panic!("{}: {reason}", String::from_utf8_lossy(item));
+        }
+
+        fn detail(&self, _: &str, _: &[u8]) {}
+    }
+
+    struct House {
+        dir: tempfile::TempDir,
+        settings: Settings,
+    }
+
+    impl House {
+        fn new() -> House {
+            let dir = tempfile::tempdir().unwrap();
+            let flags = Flags { repository: Some(dir.path().join("repository").into()), ..Flags::default() };
+            let variable = |name: &str| match name {
+                "NIGHTKEEP_CACHE_DIR" => Some(dir.path().join("cache").into()),
+                "NIGHTKEEP_STATE_DIR" => Some(dir.path().join("state/deep").into()),
+                _ => None,
+            };
+            let settings = Settings::resolve(&flags, &variable, true).unwrap();
+            House { dir, settings }
+        }
+
+        fn open(&self, purpose: Purpose, passphrase: &[u8]) -> Result<Session> {
+            let credential = |_: &str| Ok(Credential::from_text(passphrase)?);
+            Session::open(&self.settings, "test", purpose, &credential)
+        }
+
+        fn save(&self, text: &str) -> chunkstore::id::SnapshotId {
+            let session = self.open(Purpose::Write, b"secret").unwrap();
+            let request = Request {
+                run: new_run().unwrap(),
+                dataset: "h/stream/x".into(),
+                host: "h".into(),
+                labels: vec!["born".into()],
+                dry_run: false,
+                skip_if_unchanged: false,
+                upload_bytes_per_second: None,
+            };
+            let context = Context {
+                store: session.store(),
+                key: &session.keys.write,
+                writer: &writer(&self.settings).unwrap(),
+                monitor: &Silent(Counters::default()),
+                cache_dir: &session.cache_dir(&self.settings).unwrap(),
+                interrupted: &AtomicBool::new(false),
+            };
+            let source = StreamSource::Command(vec!["echo".into(), text.into()]);
+            backup::stream(&context, &request, &OsString::from("x"), source).unwrap().snapshot.unwrap()
+        }
+    }
+
+    #[test]
+    fn a_place_is_vacant_or_refused_with_its_reason() {
+        let house = House::new();
+        let place = house.dir.path().join("repository");
+        let nothing = house.open(Purpose::Read, b"secret").err().unwrap();
+        let named = |place: &str| place.ends_with("/repository");
+        assert!(matches!(nothing, Error::Store(chunkstore::Error::NoRepository { place }) if named(&place)));
+        std::fs::create_dir(&place).unwrap();
+        let empty = house.open(Purpose::Write, b"secret").err().unwrap();
+        assert!(matches!(empty, Error::Store(chunkstore::Error::NoRepository { place }) if named(&place)));
+        std::fs::write(place.join("letter"), b"x").unwrap();
+        assert!(matches!(create(&house.settings, b"secret"), Err(Error::Refused { .. })));
+        std::fs::remove_file(place.join("letter")).unwrap();
+        create(&house.settings, b"secret").unwrap();
+        let again = create(&house.settings, b"secret").err().unwrap();
+        assert!(matches!(again, Error::Store(chunkstore::Error::RepositoryExists { .. })));
+    }
+
+    #[test]
+    fn credentials_open_what_they_should() {
+        let house = House::new();
+        let created = create(&house.settings, b"secret").unwrap();
+        let wrong = house.open(Purpose::Read, b"other").err().unwrap();
+        assert!(matches!(wrong, Error::Store(chunkstore::Error::WrongCredential)));
+        let with_passphrase = house.open(Purpose::Read, b"secret\n").unwrap();
+        let with_recovery = house.open(Purpose::Read, created.recovery_key.as_bytes()).unwrap();
+        assert!(with_passphrase.slot.is_some() && with_passphrase.slot != with_recovery.slot);
+        let text = with_recovery.keys.write.to_text();
+        let write_only = house.open(Purpose::Read, text.as_bytes()).unwrap();
+        assert!(write_only.slot.is_none());
+        assert!(matches!(write_only.reader(), Err(Error::Store(chunkstore::Error::WriteOnly { .. }))));
+    }
+
+    #[test]
+    fn a_second_writer_is_told_who_holds_the_lock() {
+        let mut house = House::new();
+        create(&house.settings, b"secret").unwrap();
+        house.settings.lock_wait = std::time::Duration::ZERO;
+        let first = house.open(Purpose::Write, b"secret").unwrap();
+        let second = house.open(Purpose::Write, b"secret").err().unwrap();
+        let process = format!("nightkeep test (process {} on ", std::process::id());
+        assert!(matches!(second, Error::Store(chunkstore::Error::Locked { holder }) if holder.contains(&process)));
+        house.open(Purpose::Read, b"secret").unwrap();
+        drop(first);
+        house.open(Purpose::Write, b"secret").unwrap();
+    }
+
+    #[test]
+    fn the_identity_is_made_once_and_kept_private() {
+        let house = House::new();
+        let keys: Vec<[u8; 32]> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| writer(&house.settings).unwrap().public_key())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        let mode = |path: &str| {
+            let path = house.dir.path().join("state/deep").join(path);
+            std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+        };
+        assert_eq!((mode("."), mode("writer.pk8")), (0o700, 0o600));
+        assert_eq!(std::fs::read_dir(&house.settings.state_dir).unwrap().count(), 1);
+        std::fs::write(house.settings.state_dir.join("writer.pk8"), b"not a key").unwrap();
+        assert!(writer(&house.settings).is_err());
+    }
+
+    #[test]
+    fn marks_change_what_history_says() {
+        let house = House::new();
+        create(&house.settings, b"secret").unwrap();
+        let (first, second) = (house.save("one"), house.save("two"));
+        let session = house.open(Purpose::Write, b"secret").unwrap();
+        let mut history = session.history().unwrap();
+        assert_eq!(history.versions.iter().map(|v| v.id).collect::<Vec<_>>(), [first, second]);
+        let label = || "later".to_owned();
+        for action in [
+            Action::Forget,
+            Action::Pin,
+            Action::AddLabel(label()),
+            Action::Undelete,
+            Action::RemoveLabel("born".into()),
+            Action::Forget,
+            Action::Unpin,
+        ] {
+            history.mark(session.store(), &session.keys.write, first, action).unwrap();
+        }
+        let history = session.history().unwrap();
+        let state = &history.versions[0].state;
+        assert!(state.forgotten.is_some() && !state.pinned);
+        assert_eq!(state.labels.iter().collect::<Vec<_>>(), [&label()]);
+        assert_eq!(history.present().map(|v| v.id).collect::<Vec<_>>(), [second]);
+        assert_eq!(history.datasets()["h/stream/x"].len(), 1);
+        let since = state.forgotten.unwrap();
+        assert_eq!(history.versions[0].recoverable_until(2), Some(since + 2_000_000_000));
+        assert_eq!(history.versions[1].recoverable_until(2), None);
+
+        // Who reads the marks anew goes on counting where they end.
+        let mut anew = session.history().unwrap();
+        anew.mark(session.store(), &session.keys.write, first, Action::Undelete).unwrap();
+        assert!(session.history().unwrap().versions[0].state.forgotten.is_none());
+    }
+
+    #[test]
+    fn damaged_snapshots_are_named_until_they_are_given_up() {
+        let house = House::new();
+        create(&house.settings, b"secret").unwrap();
+        let (first, second) = (house.save("one"), house.save("two"));
+        let path = house.dir.path().join(format!("repository/snapshots/{first}"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let session = house.open(Purpose::Write, b"secret").unwrap();
+        let mut history = session.history().unwrap();
+        assert_eq!(history.versions.len(), 1);
+        assert_eq!(history.versions[0].id, second);
+        assert_eq!((history.damaged[0].snapshot, history.damaged[0].given_up), (Some(first), false));
+        history.mark(session.store(), &session.keys.write, first, Action::Forget).unwrap();
+        assert!(session.history().unwrap().damaged[0].given_up);
+    }
 }

@@ -37,7 +37,7 @@ pub struct Flags {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Name each item that is dealt with
+    /// Name each item that is dealt with; twice, unchanged ones too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 

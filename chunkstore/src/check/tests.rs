@@ -256,3 +256,23 @@ fn a_damaged_copy_of_the_configuration_is_written_again() {
         assert_eq!(world.backend.get(name).unwrap(), pristine);
     }
 }
+
+#[test]
+fn a_damaged_pack_goes_with_the_prune_once_its_content_is_stored_again() {
+    let world = World::new();
+    let first = small_backup(&world, "one");
+    let (data, _) = world.backend.list(ObjectKind::Pack).unwrap().into_iter().min_by_key(|(_, len)| *len).unwrap();
+    let mut bytes = world.backend.get(data).unwrap();
+    bytes[300] ^= 1;
+    world.backend.damage(data, Some(bytes));
+    assert!(check(&world, ReadData::All).unwrap().findings.iter().any(|finding| finding.lost));
+    small_backup(&world, "one");
+    let outcome = check(&world, ReadData::All).unwrap();
+    assert!(!outcome.findings.is_empty() && outcome.findings.iter().all(|finding| !finding.lost), "{outcome:?}");
+    let options = crate::gc::PruneOptions { grace: std::time::Duration::ZERO, now: i64::MAX / 2, dry_run: false };
+    world.write(0).unwrap().prune(&world.keys.write, &options).unwrap();
+    assert!(world.backend.get(data).is_err(), "the damaged pack is gone");
+    assert_eq!(read_large(&world, &first).unwrap(), expected("one"));
+    let outcome = check(&world, ReadData::All).unwrap();
+    assert!(outcome.findings.iter().all(|finding| !finding.lost) && outcome.affected.is_empty(), "{outcome:?}");
+}

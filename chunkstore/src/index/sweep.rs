@@ -51,6 +51,8 @@ pub struct Usage {
     pub live_bytes: u64,
     pub dead_blobs: u64,
     pub dead_bytes: u64,
+    /// Reachable, and lost.
+    pub lost_blobs: u64,
 }
 
 /// A reachable record of a pack that is to be rewritten.
@@ -122,6 +124,7 @@ impl Index {
             }
             let pack = usage.entry(place.0).or_default();
             marked += u64::from(marks.contains(no));
+            pack.lost_blobs += u64::from(marks.contains(no) && state == MISSING);
             if marks.contains(no) && state != MISSING {
                 pack.live_blobs += 1;
                 pack.live_bytes += u64::from(place.2);
@@ -136,11 +139,11 @@ impl Index {
         Ok(usage)
     }
 
-    /// The marked, intact rows of a pack, by offset.
+    /// The marked rows of a pack, by offset: also of blobs that are thought lost, since reading them again tells.
     pub fn live_rows(&self, pack: i64, marks: &Marks) -> Result<Vec<LiveRow>> {
         let connection = self.lock();
         let mut statement = connection
-            .prepare_cached("SELECT no, id, offset, length FROM blob WHERE pack = ?1 AND state != 1 ORDER BY offset")
+            .prepare_cached("SELECT no, id, offset, length FROM blob WHERE pack = ?1 ORDER BY offset")
             .map_err(sql("read"))?;
         let rows = statement
             .query_map([pack], |r| {
@@ -168,7 +171,10 @@ impl Index {
                 .ok_or_else(|| Error::corrupt("the index", format!("blob {} has no row", entry.id)))?;
             let checksum = blob_checksum(no, &entry.id, &entry.tag, (pack, entry.offset, entry.length));
             transaction
-                .prepare_cached("UPDATE blob SET pack = ?2, offset = ?3, length = ?4, checksum = ?5 WHERE no = ?1")
+                .prepare_cached(
+                    "UPDATE blob SET pack = ?2, offset = ?3, length = ?4, checksum = ?5, \
+                     state = CASE state WHEN 1 THEN 0 ELSE state END WHERE no = ?1",
+                )
                 .and_then(|mut s| s.execute(params![no, pack, entry.offset, entry.length, checksum]))
                 .map_err(&write)?;
         }

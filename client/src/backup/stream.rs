@@ -51,8 +51,10 @@ fn start(words: &[OsString]) -> Result<Child> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::invalid("command", "none is given"));
     };
-    let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    child.map_err(|error| Error::io("run", program.to_string_lossy(), error))
+    let mut command = Command::new(program);
+    // What opens the repository is none of the producer's business.
+    command.args(arguments).env_remove("NIGHTKEEP_PASSWORD").stdin(Stdio::null()).stdout(Stdio::piped());
+    command.spawn().map_err(|error| Error::io("run", program.to_string_lossy(), error))
 }
 
 fn reason(status: ExitStatus) -> String {

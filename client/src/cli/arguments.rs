@@ -41,7 +41,7 @@ EXAMPLES
 
 #[derive(Parser, Debug)]
 #[command(name = "nightkeep", version, about = ABOUT, after_long_help = AFTER, subcommand_required = true)]
-#[command(disable_help_subcommand = true, max_term_width = 120)]
+#[command(max_term_width = 120)]
 pub struct Cli {
     #[command(flatten)]
     pub flags: Flags,
@@ -85,7 +85,7 @@ mod tests {
 
     /// All commands that can be called, with the words that call them.
     fn leaves(command: &clap::Command, words: &str, found: &mut Vec<(String, clap::Command)>) {
-        for sub in command.get_subcommands() {
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
             let words = format!("{words} {}", sub.get_name());
             if sub.has_subcommands() {
                 leaves(sub, &words, found);

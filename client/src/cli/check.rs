@@ -137,7 +137,7 @@ fn as_text(console: &Console, outcome: &CheckOutcome, history: &History) -> Resu
             let dataset = names::shown(affected.dataset.as_bytes());
             console.print(&format!("affected: snapshot {} of {dataset}{forgotten}:", affected.snapshot.short()))?;
         }
-        console.print(&format!("  {}", super::walk::shown_path(&affected.path)))?;
+        console.print(&format!("  {}", names::shown(super::walk::or_root(&affected.path))))?;
     }
     let unnamed = outcome.affected_total.saturating_sub(outcome.affected.len() as u64);
     if unnamed > 0 {

@@ -3,8 +3,9 @@
 use super::table::Table;
 use crate::error::{Error, Result};
 use crate::interrupts::Interrupts;
+use crate::names;
 use crate::settings::Settings;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,12 +57,12 @@ impl Console {
         error_line(&if self.json() {
             json!({"message_type": "warning", "message": message}).to_string()
         } else {
-            format!("warning: {message}")
+            format!("warning: {}", names::printable(message))
         });
     }
 
     /// A problem with one item: it is never silenced.
-    pub fn problem(&self, item: &str, reason: &str) {
+    pub fn problem(&self, item: &[u8], reason: &str) {
         error_line(&problem_line(self.json(), item, reason));
     }
 
@@ -70,12 +71,15 @@ impl Console {
     }
 }
 
-pub fn problem_line(json: bool, item: &str, reason: &str) -> String {
-    if json {
-        json!({"message_type": "error", "item": item, "message": reason}).to_string()
-    } else {
-        format!("error: {item}: {reason}")
+pub fn problem_line(json: bool, item: &[u8], reason: &str) -> String {
+    if !json {
+        return format!("error: {}: {}", names::shown(item), names::printable(reason));
     }
+    let mut object = Map::new();
+    object.insert("message_type".into(), "error".into());
+    names::insert(&mut object, "item", item);
+    object.insert("message".into(), reason.into());
+    Value::Object(object).to_string()
 }
 
 /// Nobody can be told that standard error is gone.

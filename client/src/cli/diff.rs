@@ -3,7 +3,7 @@
 use super::Exit;
 use super::console::Console;
 use super::ls::Found;
-use super::walk::shown_path;
+use super::walk::or_root;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::names;
@@ -130,7 +130,7 @@ impl Differ<'_> {
                 }
                 Err(Error::Store(error)) if error.is_damage() => {
                     self.tally.problems += 1;
-                    self.console.problem(&shown_path(&path), &error.to_string());
+                    self.console.problem(or_root(&path), &error.to_string());
                 }
                 Err(error) => return Err(error),
             }

@@ -4,7 +4,7 @@ use super::Exit;
 use super::console::Console;
 use super::ls;
 use super::snapshots::{dataset_glob, matching};
-use super::walk::{shown_path, walk};
+use super::walk::{or_root, walk};
 use crate::clock;
 use crate::error::Result;
 use crate::history::{History, Version};
@@ -20,7 +20,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 const EXAMPLES: &str = "\
-A GLOB without / is compared with names, one with / with whole paths, which begin with /. * and ? stop at /, ** does not.
+A GLOB without / is compared with names, one with / with whole paths: from the root if it begins with /, else from any
+directory. * and ? stop at /, ** does not.
 
 EXAMPLES
   nightkeep find '*.odt'
@@ -47,19 +48,21 @@ pub struct Arguments {
 
 #[derive(Clone, Debug)]
 struct Pattern {
-    text: String,
+    glob: String,
     whole_path: bool,
 }
 
 impl Pattern {
     fn parse(text: &str) -> std::result::Result<Pattern, String> {
-        let pattern = Pattern { text: text.to_owned(), whole_path: text.contains('/') };
+        let whole_path = text.contains('/');
+        let anywhere = whole_path && !text.starts_with(['/', '*']);
+        let pattern = Pattern { glob: if anywhere { format!("**/{text}") } else { text.to_owned() }, whole_path };
         pattern.matcher(false)?;
         Ok(pattern)
     }
 
     fn matcher(&self, ignore_case: bool) -> std::result::Result<GlobMatcher, String> {
-        let mut glob = GlobBuilder::new(&self.text);
+        let mut glob = GlobBuilder::new(&self.glob);
         glob.literal_separator(true).backslash_escape(true).case_insensitive(ignore_case);
         glob.build().map(|glob| glob.compile_matcher()).map_err(|error| error.to_string())
     }
@@ -142,7 +145,8 @@ impl Finder<'_> {
                 Ok(true)
             },
             &mut |path, error| {
-                console.problem(&format!("{} in {}", shown_path(path), version.id.short()), &error.to_string());
+                let reason = format!("in snapshot {}: {error}", version.id.short());
+                console.problem(or_root(path), &reason);
                 damaged.push(path.to_vec());
             },
         )?;
@@ -219,6 +223,9 @@ mod tests {
         assert!(!matches("/home/*/x", "/home/ada/b/x"));
         assert!(matches("/home/**/x", "/home/ada/b/x"));
         assert!(matches("**/x/*", "/a/x/y"));
+        assert!(matches("x/*", "/a/x/y"));
+        assert!(matches("x/*", "/x/y"));
+        assert!(!matches("x/*", "/a/xx/y"));
         assert!(Pattern::parse("[").is_err());
         let any_case = Pattern::parse("*.odt").unwrap().matcher(true).unwrap();
         assert!(any_case.is_match("A.ODT"));

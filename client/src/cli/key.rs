@@ -154,7 +154,7 @@ fn list(console: &Console) -> Result<Exit> {
             ]),
             Err(error) => {
                 problems += 1;
-                console.problem(&format!("key {}", id.short()), &error.to_string());
+                console.problem(format!("key {}", id.short()).as_bytes(), &error.to_string());
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Exit;
 use super::console::Console;
-use super::walk::{shown_path, walk};
+use super::walk::{or_root, walk};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::history::{History, Version};
@@ -62,7 +62,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
             &mut |path, entry| lister.show(path, entry).map(|()| arguments.recursive),
             &mut |path, error| {
                 problems += 1;
-                console.problem(&shown_path(path), &error.to_string());
+                console.problem(or_root(path), &error.to_string());
             },
         )?,
     }

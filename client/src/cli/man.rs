@@ -35,17 +35,35 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
 
 /// A page for each command that is not hidden.
 fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, clap::Command)>) {
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
         collect(sub, &format!("{name}-{}", sub.get_name()), pages);
     }
     pages.push((name.to_owned(), command.clone()));
 }
 
 fn write(path: &Path, command: &clap::Command) -> Result<()> {
+    let failed = |error| Error::io("cannot write", path.display().to_string(), error);
     let mut page = Vec::new();
-    let shown = || path.display().to_string();
-    let rendered = clap_mangen::Man::new(command.clone()).render(&mut page);
-    rendered.and_then(|()| std::fs::write(path, &page)).map_err(|error| Error::io("cannot write", shown(), error))
+    clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
+    std::fs::write(path, with_sections(&String::from_utf8_lossy(&page))).map_err(failed)
+}
+
+/// What stands behind the options becomes sections by its headings: lines of capitals. What stands before the first is `NOTES`.
+fn with_sections(page: &str) -> String {
+    let Some((options, extra)) = page.split_once(".SH EXTRA\n") else { return page.to_owned() };
+    let is_heading = |line: &str| !line.is_empty() && line.chars().all(|c| c.is_ascii_uppercase() || c == ' ');
+    let mut text = String::from(options);
+    if !extra.lines().next().is_some_and(is_heading) {
+        text.push_str(".SH NOTES\n");
+    }
+    for line in extra.lines() {
+        match line {
+            heading if is_heading(heading) => text.push_str(&format!(".SH {heading}\n")),
+            "" => text.push_str(".PP\n"),
+            line => text.push_str(&format!("{line}\n")),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -66,7 +84,8 @@ mod tests {
             let path = dir.path().join(name);
             write(&path, page).unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
-            assert!(page.has_subcommands() || text.contains("EXAMPLES"), "{name}");
+            assert!(page.has_subcommands() || text.contains("\n.SH EXAMPLES\n"), "{name}");
+            assert!(!text.contains("EXTRA"), "{name}");
         }
     }
 }

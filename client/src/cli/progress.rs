@@ -38,7 +38,7 @@ impl Progress {
         let progress = settings.progress && shown;
         let shared = Arc::new(Shared {
             json: settings.json,
-            details: settings.verbose > 0 && shown,
+            details: if shown { settings.verbose } else { 0 },
             output: Arc::clone(&console.output),
             counters: Counters::default(),
             current: Mutex::default(),
@@ -86,12 +86,12 @@ impl Monitor for Progress {
 
     fn problem(&self, item: &[u8], reason: &str) {
         self.shared.counters.problems.fetch_add(1, Ordering::Relaxed);
-        let line = problem_line(self.shared.json, &names::shown(item), reason);
+        let line = problem_line(self.shared.json, item, reason);
         self.shared.aside(|| error_line(&line));
     }
 
     fn detail(&self, verb: &str, item: &[u8]) {
-        if !self.shared.details {
+        if self.shared.details < if verb == "unchanged" { 2 } else { 1 } {
             return;
         }
         let line = if self.shared.json {
@@ -124,7 +124,8 @@ impl Drop for Progress {
 
 struct Shared {
     json: bool,
-    details: bool,
+    /// How many `-v` there were.
+    details: u8,
     output: Arc<Output>,
     counters: Counters,
     current: Mutex<Vec<u8>>,

@@ -2,8 +2,9 @@
 
 use super::console::error_line;
 use crate::error::Error;
+use crate::names;
 use chunkstore::Error as Store;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::ErrorKind;
 
 pub const FAILED: u8 = 1;
@@ -79,18 +80,28 @@ pub fn conclude(error: &Error, json: bool) -> u8 {
     }
     let report = Report::of(error);
     if json {
-        let mut line = json!({"message_type": "exit_error", "code": report.code, "message": report.message});
-        if let (Some(hint), Some(line)) = (report.hint, line.as_object_mut()) {
-            line.insert("hint".into(), hint.into());
-        }
-        error_line(&line.to_string());
+        error_line(&exit_error(&report).to_string());
     } else {
-        error_line(&format!("nightkeep: {}", report.message));
+        error_line(&format!("nightkeep: {}", names::printable(&report.message)));
         if let Some(hint) = report.hint {
             error_line(&format!("  {hint}"));
         }
     }
     report.code
+}
+
+/// The last JSON line when everything was done and found, and what was found is bad.
+pub fn conclude_damaged() {
+    let report = Report { message: "damage was found".into(), hint: None, code: FAILED };
+    error_line(&exit_error(&report).to_string());
+}
+
+fn exit_error(report: &Report) -> Value {
+    let mut line = json!({"message_type": "exit_error", "code": report.code, "message": report.message});
+    if let (Some(hint), Some(line)) = (report.hint, line.as_object_mut()) {
+        line.insert("hint".into(), hint.into());
+    }
+    line
 }
 
 fn is_broken_pipe(error: &Error) -> bool {
@@ -127,6 +138,14 @@ mod tests {
         assert!(report.hint.unwrap().contains("--lock-wait"));
         let report = Report::of(&Error::NoCredential);
         assert!(report.hint.unwrap().contains("NIGHTKEEP_PASSWORD_FILE"));
+    }
+
+    #[test]
+    fn json_has_code_message_and_hint() {
+        let line = exit_error(&Report::of(&Error::NoRepositoryNamed));
+        assert_eq!((&line["message_type"], &line["code"]), (&json!("exit_error"), &json!(1)));
+        assert!(line["message"].is_string() && line["hint"].is_string());
+        assert!(exit_error(&Report::of(&Store::Interrupted.into())).get("hint").is_none());
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     let mut problems = 0;
     for damaged in history.damaged.iter().filter(|damaged| !damaged.given_up) {
         problems += 1;
-        console.problem(&damaged.object, &damaged.error.to_string());
+        console.problem(damaged.object.as_bytes(), &damaged.error.to_string());
     }
     Ok(Exit::with_problems(problems))
 }

@@ -51,6 +51,6 @@ pub fn walk(
 }
 
 /// `/` for the root, else the path as it was given.
-pub fn shown_path(path: &[u8]) -> String {
-    if path.is_empty() { "/".into() } else { names::shown(path) }
+pub fn or_root(path: &[u8]) -> &[u8] {
+    if path.is_empty() { b"/" } else { path }
 }
