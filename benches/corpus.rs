@@ -114,7 +114,7 @@ pub fn tree(root: &Path, entries: u64) -> io::Result<()> {
     let words = Words::new();
     for n in 0..entries {
         let directory = root.join(format!("part{:02}/mod{:03}", n / 5000, n / 30 % 170));
-        if n % 30 == 0 {
+        if n % 30 == 0 || n % 5000 == 0 {
             fs::create_dir_all(&directory)?;
         }
         file(

@@ -72,6 +72,8 @@ pub struct Context<'a> {
     pub monitor: &'a dyn Monitor,
     /// Where change caches live; they may be lost at any time.
     pub cache_dir: &'a Path,
+    /// Where the repository lies, if it is local: like the cache, it changes meanwhile, and is saved as an empty directory.
+    pub repository_dir: Option<&'a Path>,
     /// Set by a signal: stop soon, commit nothing, leave what was stored for the next run. The result is `Error::Interrupted`.
     pub interrupted: &'a AtomicBool,
 }
@@ -218,8 +220,11 @@ fn save_files(
     let place = Place::new(context.cache_dir, &repository, &request.dataset, store.generation()?);
     let mut cache = if request.dry_run { None } else { place.write() };
     let outcome = with_session(context, request, |session| {
-        let walk = Walk::new(&source.root, &source.excludes, source.options.one_file_system, session.report)
+        let mut walk = Walk::new(&source.root, &source.excludes, source.options.one_file_system, session.report)
             .without(context.cache_dir);
+        if let Some(own) = context.repository_dir {
+            walk = walk.without(own);
+        }
         let unchanged = place.read(store, trust);
         let names = Names::load();
         let reading = session.reading(&names);

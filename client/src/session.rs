@@ -276,6 +276,7 @@ mod tests {
                 writer: &writer(&self.settings).unwrap(),
                 monitor: &Silent(Counters::default()),
                 cache_dir: &session.cache_dir(&self.settings).unwrap(),
+                repository_dir: None,
                 interrupted: &AtomicBool::new(false),
             };
             let source = StreamSource::Command(vec!["echo".into(), text.into()]);

@@ -139,6 +139,7 @@ impl Fixture {
             writer: &self.writer,
             monitor: told,
             cache_dir,
+            repository_dir: None,
             interrupted: &self.interrupted,
         }
     }

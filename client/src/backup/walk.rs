@@ -45,7 +45,7 @@ pub struct Walk<'a> {
     found: usize,
     list_buffer: Vec<u8>,
     /// Device and inode of a directory that is kept empty: our own, which changes all the time.
-    own: Option<(u64, u64)>,
+    own: Vec<(u64, u64)>,
 }
 
 /// A directory on the way.
@@ -84,14 +84,14 @@ impl<'a> Walk<'a> {
             name_at: 0,
             found: 0,
             list_buffer: Vec::with_capacity(64 << 10),
-            own: None,
+            own: Vec::new(),
         }
     }
 
     /// Keeps this directory empty wherever the walk meets it.
     pub fn without(mut self, own: &Path) -> Walk<'a> {
         let stat = Stat::at(CWD, own.as_os_str().as_bytes());
-        self.own = stat.ok().map(|stat| (stat.device, stat.inode));
+        self.own.extend(stat.ok().map(|stat| (stat.device, stat.inode)));
         self
     }
 
@@ -268,7 +268,7 @@ impl<'a> Walk<'a> {
             }
         };
         let is_foreign = self.one_file_system && entrance.device.is_some_and(|device| device != stat.device);
-        let is_own = self.own == Some((stat.device, stat.inode));
+        let is_own = self.own.contains(&(stat.device, stat.inode));
         if is_own {
             self.report.detail("excluded", self.path_for_people());
         }

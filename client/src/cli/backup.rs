@@ -179,6 +179,7 @@ fn save(console: &Console, common: &Common, kind: Kind, default: &str, engine: &
             writer: &writer,
             monitor: &progress,
             cache_dir: &cache_dir,
+            repository_dir: console.settings.directory().ok().map(PathBuf::as_path),
             interrupted,
         };
         engine(&context, &request)

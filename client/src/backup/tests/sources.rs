@@ -444,3 +444,18 @@ fn a_snapshot_tells_how_it_came_to_be() {
     assert_eq!(outcome.totals.added_bytes, outcome.added_bytes);
     assert!(outcome.added_bytes > 0 && !snapshot.summary.incomplete);
 }
+
+#[test]
+fn the_repository_itself_is_saved_as_an_empty_directory() {
+    let (fixture, top) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let own = top.path().join("repository");
+    std::fs::create_dir_all(own.join("packs")).unwrap();
+    std::fs::write(top.path().join("beside"), b"saved").unwrap();
+    let (told, cache_dir) = (Told::default(), fixture.cache_dir());
+    let context = Context { repository_dir: Some(&own), ..fixture.context(&told, &cache_dir) };
+    let options = FilesOptions { paths: vec![top.path().to_owned()], ..FilesOptions::default() };
+    let outcome = files(&context, &Fixture::request(), &options).unwrap();
+    let names: Vec<String> = fixture.entries_below(&outcome, top.path()).into_keys().collect();
+    assert!(names.contains(&"beside".into()) && names.contains(&"repository".into()), "{names:?}");
+    assert!(!names.contains(&"repository/packs".into()), "{names:?}");
+}
