@@ -372,6 +372,23 @@ fn dry_runs_and_unchanged_runs_commit_nothing() {
 }
 
 #[test]
+fn commands_of_the_readme_are_accepted() {
+    let house = House::bare();
+    let readme = std::fs::read_to_string(crate::support::source::workspace().join("README.md")).unwrap();
+    let mut seen = 0;
+    for line in readme.lines().filter(|line| line.starts_with("    ")) {
+        let Some((_, command)) = line.split_once("nightkeep ") else { continue };
+        // Up to a comment, a pipe, or the words of another program. Help is printed if all before it is understood.
+        let end = ["#", "|", "-- "].iter().filter_map(|stop| command.find(stop)).min().unwrap_or(command.len());
+        let words: Vec<String> =
+            command[..end].replace("\"ada's passphrase\"", "label").split_whitespace().map(str::to_owned).collect();
+        house.run(words.into_iter().chain(["--help".to_owned()])).expect(0);
+        seen += 1;
+    }
+    assert!(seen > 15, "only {seen} commands found");
+}
+
+#[test]
 fn secrets_stay_out_of_what_is_said_and_stored() {
     let (house, source, _) = furnished();
     let marker = "Marker-5d1f0c77";
