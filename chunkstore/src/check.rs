@@ -12,7 +12,7 @@ use crate::index::damage::ExpectedBlob;
 use crate::key::{self, WriteKey};
 use crate::list::Item;
 use crate::mark::Mark;
-use crate::pack::{PackEntry, Trailer};
+use crate::pack::{PackBuilder, PackEntry, Trailer};
 use crate::reader::Reader;
 use crate::record::{Class, Kind, Record};
 use crate::repository::Repository;
@@ -284,9 +284,8 @@ impl Check<'_> {
                 return Ok(());
             }
         };
-        if *blake3::hash(&bytes).as_bytes() != pack.id.0 {
-            lock(gathered).damaged_packs.push((pack.id, "its bytes do not match its name".into()));
-        } else if let Ok(trailer) = Trailer::parse(&bytes, &self.configuration.repository, &name.to_string()) {
+        let matches_name = *blake3::hash(&bytes).as_bytes() == pack.id.0;
+        if matches_name && let Ok(trailer) = Trailer::parse(&bytes, &self.configuration.repository, &name.to_string()) {
             self.compare_with_index(pack, &trailer.entries, gathered)?;
         }
         let (mut lost, mut whole) = (Vec::new(), Vec::new());
@@ -298,10 +297,37 @@ impl Check<'_> {
                 Err(e) => return Err(e),
             }
         }
+        let mended = !matches_name && lost.is_empty() && self.make_again(pack, &bytes, &expected)?;
         let mut gathered = lock(gathered);
+        if mended {
+            let reason = "its bytes did not match its name; it was made again from its records, which are whole";
+            note(&mut gathered.findings, name.to_string(), reason, false);
+        } else if !matches_name {
+            gathered.damaged_packs.push((pack.id, "its bytes do not match its name".into()));
+        }
         gathered.lost.extend(lost);
         gathered.whole.extend(whole);
         Ok(())
+    }
+
+    /// A pack whose records are all whole follows from them: if what follows has its name, it is stored again.
+    fn make_again(&self, pack: &PackRow, bytes: &[u8], entries: &[ExpectedBlob]) -> Result<bool> {
+        let mut builder = PackBuilder::new();
+        for entry in entries {
+            let range = entry.offset as usize..(entry.offset as usize).saturating_add(entry.length as usize);
+            let Some(record) = bytes.get(range) else { return Ok(false) };
+            let record = Record::parse(record.to_vec(), &self.configuration.repository)?;
+            let capsule = match self.repository.capsule(record.capsule) {
+                Err(e) if e.is_damage() => return Ok(false),
+                other => other?,
+            };
+            builder.push(&record, &capsule)?;
+        }
+        let (id, bytes, _) = builder.finish(pack.class, &self.configuration.repository)?;
+        if id == pack.id {
+            self.repository.backend().put(ObjectName::Pack(id), &bytes)?;
+        }
+        Ok(id == pack.id)
     }
 
     fn check_record(&self, pack: &[u8], entry: &ExpectedBlob, class: Class) -> Result<()> {

@@ -276,3 +276,24 @@ fn a_damaged_pack_goes_with_the_prune_once_its_content_is_stored_again() {
     let outcome = check(&world, ReadData::All).unwrap();
     assert!(outcome.findings.iter().all(|finding| !finding.lost) && outcome.affected.is_empty(), "{outcome:?}");
 }
+
+#[test]
+fn a_pack_whose_records_are_whole_is_made_again() {
+    let world = World::new();
+    small_backup(&world, "one");
+    for (name, _) in world.backend.list(ObjectKind::Pack).unwrap() {
+        let pristine = world.backend.get(name).unwrap();
+        let mut flipped = pristine.clone();
+        *flipped.iter_mut().rev().nth(30).unwrap() ^= 1;
+        for damaged in [flipped, pristine[..pristine.len() - 1].to_vec()] {
+            world.backend.damage(name, Some(damaged));
+            let outcome = check(&world, ReadData::All).unwrap();
+            assert!(
+                outcome.findings.iter().any(|finding| finding.object == name.to_string() && !finding.lost),
+                "{outcome:?}"
+            );
+            assert_eq!(world.backend.get(name).unwrap(), pristine);
+            assert!(check(&world, ReadData::All).unwrap().findings.is_empty());
+        }
+    }
+}
