@@ -119,8 +119,13 @@ impl Work {
         (full * self.size) as u64
     }
 
-    /// Brings the corpus to a night's state.
+    /// Brings the corpus to a night's state, on the disk, so that no peer is measured while it is still being written.
     fn set(&self, night: u64) -> io::Result<()> {
+        self.make(night)?;
+        std::process::Command::new("sync").status().map(|_| ())
+    }
+
+    fn make(&self, night: u64) -> io::Result<()> {
         match self.name {
             "dump" => corpus::dump(&self.source.join("erp.sql"), self.scaled(494e6), night),
             _ if night == 0 => corpus::tree(&self.source, self.scaled(98e3)),
