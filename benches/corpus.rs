@@ -113,17 +113,10 @@ fn row(words: &Words, table: &str, id: u64, version: u64) -> String {
 pub fn tree(root: &Path, entries: u64) -> io::Result<()> {
     let words = Words::new();
     for n in 0..entries {
-        let directory = root.join(format!("part{:02}/mod{:03}", n / 5000, n / 30 % 170));
         if n % 30 == 0 || n % 5000 == 0 {
-            fs::create_dir_all(&directory)?;
+            fs::create_dir_all(root.join(directory(n)))?;
         }
-        file(
-            &words,
-            &directory
-                .join(format!("{}_{n}.c", words.0.get(usize::try_from(n % 2000).unwrap_or(0)).map_or("x", |w| w))),
-            n,
-            0,
-        )?;
+        file(&words, &root.join(name(&words, n)), n, 0)?;
     }
     Ok(())
 }
@@ -131,17 +124,16 @@ pub fn tree(root: &Path, entries: u64) -> io::Result<()> {
 /// The next version: one file in 36 changed.
 pub fn tree_next(root: &Path, entries: u64) -> io::Result<()> {
     let words = Words::new();
-    for n in (0..entries).step_by(36) {
-        let directory = root.join(format!("part{:02}/mod{:03}", n / 5000, n / 30 % 170));
-        file(
-            &words,
-            &directory
-                .join(format!("{}_{n}.c", words.0.get(usize::try_from(n % 2000).unwrap_or(0)).map_or("x", |w| w))),
-            n,
-            1,
-        )?;
-    }
-    Ok(())
+    (0..entries).step_by(36).try_for_each(|n| file(&words, &root.join(name(&words, n)), n, 1))
+}
+
+fn directory(n: u64) -> String {
+    format!("part{:02}/mod{:03}", n / 5000, n / 30 % 170)
+}
+
+fn name(words: &Words, n: u64) -> String {
+    let word = usize::try_from(n % 2000).ok().and_then(|at| words.0.get(at)).map_or("x", String::as_str);
+    format!("{}/{word}_{n}.c", directory(n))
 }
 
 fn file(words: &Words, path: &Path, n: u64, version: u64) -> io::Result<()> {
