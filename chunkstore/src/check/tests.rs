@@ -4,8 +4,9 @@ use super::*;
 use crate::backend::Backend;
 use crate::backend::simulated::Simulated;
 use crate::codec::{Opener, Sealer};
+use crate::list::Item;
 use crate::repository::tests::World;
-use crate::tree::Attributes;
+use crate::tree::{Attributes, Content, Entry, Node};
 use crate::writer::{BlobWriter, ListBuilder, TreeBuilder};
 use std::sync::Arc;
 
