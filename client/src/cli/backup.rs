@@ -1,7 +1,7 @@
 //! `backup`: one file for each kind of source turns its arguments into the engine's options; what they share is here.
 
 mod files;
-mod postgres;
+pub mod postgres;
 mod stream;
 
 use super::Exit;

@@ -97,8 +97,17 @@ pub fn fact(key: &str, value: impl AsRef<[u8]>) -> Fact {
     (key.to_owned(), value.as_ref().to_vec())
 }
 
-/// Whether a snapshot is of this kind.
-pub fn is_of(facts: &[Fact], kind: &str) -> bool {
+/// Whether a snapshot's facts tell of a database.
+pub fn is_database(facts: &[Fact]) -> bool {
+    is_of(facts, DATABASE)
+}
+
+/// Whether a snapshot's facts tell of roles and tablespaces.
+pub fn is_globals(facts: &[Fact]) -> bool {
+    is_of(facts, GLOBALS)
+}
+
+fn is_of(facts: &[Fact], kind: &str) -> bool {
     facts.iter().any(|(key, value)| key == SOURCE && value == kind.as_bytes())
 }
 
@@ -190,7 +199,7 @@ mod tests {
         let at: Zoned = "2026-11-21T03:00:00+01:00[Europe/Paris]".parse().unwrap();
         let mut facts = common(DATABASE, &server, "15.18", &at);
         facts.extend(of_database(&database, Format::Plain, &properties));
-        assert!(is_of(&facts, DATABASE) && !is_of(&facts, GLOBALS));
+        assert!(is_database(&facts) && !is_globals(&facts));
         let saved = Saved::read(&facts).unwrap();
         assert_eq!((&saved.database, &saved.properties, saved.format), (&database, &properties, Format::Plain));
         assert_eq!((saved.server, saved.timezone.as_str(), saved.started), (Version(15, 18), "Europe/Paris", at));
