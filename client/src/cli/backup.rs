@@ -1,6 +1,7 @@
 //! `backup`: one file for each kind of source turns its arguments into the engine's options; what they share is here.
 
 mod files;
+pub mod postgres;
 mod stream;
 
 use super::Exit;
@@ -16,7 +17,7 @@ use chunkstore::snapshot::{Writer, validate_label};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Save files, the output of a command or standard input as a snapshot
+/// Save files, databases, the output of a command or standard input as snapshots
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -28,6 +29,7 @@ enum Source {
     Files(files::Files),
     Command(stream::Command),
     Stdin(stream::Stdin),
+    Postgres(postgres::Postgres),
 }
 
 /// What every kind of source takes.
@@ -55,6 +57,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Files(arguments) => files::run(console, arguments),
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
+        Source::Postgres(arguments) => postgres::run(console, arguments),
     }
 }
 
