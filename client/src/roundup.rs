@@ -1,0 +1,2 @@
+//! Roundup trackers: home, database and files as one snapshot.
+mod ini;
