@@ -1,6 +1,7 @@
 //! `backup`: one file for each kind of source turns its arguments into the engine's options; what they share is here.
 
 mod files;
+mod roundup;
 mod stream;
 
 use super::Exit;
@@ -13,7 +14,7 @@ use crate::history::History;
 use crate::session::{self, Purpose, Session};
 use crate::units::{format_count, format_elapsed, format_size, plural};
 use chunkstore::snapshot::{Writer, validate_label};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Save files, the output of a command or standard input as a snapshot
@@ -28,6 +29,7 @@ enum Source {
     Files(files::Files),
     Command(stream::Command),
     Stdin(stream::Stdin),
+    Roundup(roundup::Roundup),
 }
 
 /// What every kind of source takes.
@@ -55,6 +57,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Files(arguments) => files::run(console, arguments),
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
+        Source::Roundup(arguments) => roundup::run(console, arguments),
     }
 }
 
@@ -128,7 +131,18 @@ fn expect(progress: &Progress, history: &History, dataset: &str) {
 }
 
 fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome) -> Result<()> {
-    console.outcome(&json!({
+    summarise_with(console, request, kind, outcome, json!({}))
+}
+
+/// `details` is an object with what only this kind of source has to say.
+fn summarise_with(
+    console: &Console,
+    request: &Request,
+    kind: Kind,
+    outcome: &Outcome,
+    details: Value,
+) -> Result<()> {
+    let mut summary = json!({
         "message_type": "summary",
         "dataset": request.dataset,
         "run": request.run.hex(),
@@ -147,8 +161,12 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         "added_bytes": outcome.added_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
-    }))?;
-    if kind == Kind::Files {
+    });
+    if let (Value::Object(summary), Value::Object(details)) = (&mut summary, details) {
+        summary.extend(details);
+    }
+    console.outcome(&summary)?;
+    if kind != Kind::Stream {
         console.say(&format!(
             "Files:     {} new, {} changed, {} unchanged",
             format_count(outcome.files_new),

@@ -37,6 +37,15 @@ impl Report {
             Error::Ambiguous { .. } => (FAILED, Some("give more digits of the id, or the whole name HOST/KIND/NAME")),
             Error::Forgotten { .. } => (FAILED, Some("`nightkeep undelete` brings it back")),
             Error::NoSuchPath { .. } => (FAILED, Some("`nightkeep ls` shows what a snapshot holds")),
+            Error::Tracker { .. } => (FAILED, Some("name the tracker's home: the directory with its config.ini")),
+            Error::Backend { .. } => {
+                (FAILED, Some("sqlite and postgresql can be saved; `roundup-admin` exports from the others into one of them"))
+            }
+            Error::Database { .. } => (FAILED, Some("see whether `roundup-admin -i HOME list issue` can read it")),
+            Error::DatabaseLocked { .. } => (
+                FAILED,
+                Some("end what holds it (`fuser -v FILE` names it), or let it wait longer: sqlite_timeout in [rdbms]"),
+            ),
             Error::Credential { .. }
             | Error::Argument { .. }
             | Error::Refused { .. }

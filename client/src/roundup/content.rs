@@ -67,6 +67,11 @@ impl Lost {
     pub fn name(&self) -> String {
         format!("{}{}", self.class, self.id)
     }
+
+    /// Where its content should be, from the directory of files on.
+    pub fn place(&self) -> PathBuf {
+        PathBuf::from(&self.class).join((self.id / 1000).to_string()).join(self.name())
+    }
 }
 
 impl<'a> Contents<'a> {

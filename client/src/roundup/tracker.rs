@@ -235,7 +235,7 @@ fn backend(ini: &Ini, home: &Path, database: &Path) -> Result<Backend> {
             let patience = Duration::from_secs(seconds.unwrap_or(SQLITE_TIMEOUT_SECONDS));
             Ok(Backend::Sqlite { file, patience })
         }
-        "postgresql" => Ok(Backend::Postgres(postgres(home, &option)?)),
+        "postgresql" => Ok(Backend::Postgres(postgres(ini, home)?)),
         _ => Err(Error::Backend { tracker: home.display().to_string(), backend: word }),
     }
 }
@@ -250,18 +250,18 @@ fn backend_of_old(home: &Path, database: &Path) -> Option<Vec<u8>> {
     named(database.join("backend_name")).or_else(|| named(home.join("db/backend_name")))
 }
 
-fn postgres(home: &Path, option: &dyn Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<Postgres> {
-    let config = || home.join("config.ini").display().to_string();
-    let text = |name: &str| -> Result<Option<String>> {
-        let utf8 = |value| String::from_utf8(value);
-        option(name)?.map(utf8).transpose().map_err(|_| Error::Tracker {
-            path: config(),
+/// What is there but empty is left to libpq; for what is not there Roundup has its own defaults.
+pub fn postgres(ini: &Ini, home: &Path) -> Result<Postgres> {
+    let text = |name: &str, default: &str| -> Result<Option<String>> {
+        let value = ini.value("rdbms", name).map_err(|mistake| wrong(home, &mistake))?;
+        let value = value.unwrap_or_else(|| default.into());
+        let text = String::from_utf8(value).map_err(|_| Error::Tracker {
+            path: home.join("config.ini").display().to_string(),
             reason: format!("[rdbms] {name} is not UTF-8"),
-        })
+        })?;
+        Ok(Some(text).filter(|text| !text.is_empty()))
     };
-    // What is there but empty is left to libpq; what is not there is what Roundup takes then.
-    let service = text("service")?;
-    let name = text("name")?.or_else(|| service.is_none().then(|| "roundup".to_owned())).unwrap_or_default();
+    let name = text("name", "roundup")?.unwrap_or_default();
     let (database, schema) = match name.split_once('.') {
         Some((database, schema)) => (database.to_owned(), Some(schema.to_owned())),
         None => (name, None),
@@ -269,11 +269,11 @@ fn postgres(home: &Path, option: &dyn Fn(&str) -> Result<Option<Vec<u8>>>) -> Re
     Ok(Postgres {
         database,
         schema,
-        host: text("host")?,
-        port: text("port")?,
-        user: text("user")?,
-        password: text("password")?.map(|password| secret(home, password)).transpose()?,
-        service,
+        host: text("host", "localhost")?,
+        port: text("port", "")?,
+        user: text("user", "roundup")?,
+        password: text("password", "roundup")?.map(|password| secret(home, password)).transpose()?,
+        service: text("service", "")?,
     })
 }
 
