@@ -21,7 +21,6 @@ impl Kind {
         match self {
             Kind::Files => "files",
             Kind::Stream => "stream",
-            Kind::Roundup => "roundup",
             Kind::Postgres => "postgres",
             Kind::Zodb => "zodb",
             Kind::Roundup => "roundup",

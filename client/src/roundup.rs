@@ -16,6 +16,10 @@ mod leftout;
 
 mod facts;
 
+mod restore;
+
+pub use restore::{Restore, Restored, is_occupied};
+
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,8 @@ const HOME: &str = "roundup.home";
 const ROOT: &str = "roundup.root";
 const DATABASE: &str = "roundup.database";
 const OUTSIDE: &str = "roundup.outside";
+/// The directory of a full-text index that was not saved.
+pub const INDEX_LEFT_OUT: &str = "roundup.index-left-out";
 
 pub fn fact(key: &str, value: impl ToString) -> (String, Vec<u8>) {
     (key.to_owned(), value.to_string().into_bytes())
@@ -34,6 +36,8 @@ pub fn of(tracker: &Tracker, rows: &Rows, contents: u64, missing: usize) -> Vec<
     if !tracker.outside.is_empty() {
         facts.push((OUTSIDE.to_owned(), encode(&tracker.outside)));
     }
+    let index = ["text-index", "whoosh-index"].into_iter().find(|name| tracker.database.join(name).is_dir());
+    facts.extend(index.map(|name| fact(INDEX_LEFT_OUT, name)));
     if let Backend::Postgres(postgres) = &tracker.backend {
         facts.push(fact("roundup.postgres-database", &postgres.database));
     }
