@@ -20,9 +20,6 @@ mod restore;
 
 pub use restore::{Restore, Restored, is_occupied};
 
-#[cfg(test)]
-mod tests;
-
 use crate::backup::special::{Depot, Made, Prepared, Tree, compose};
 use crate::backup::{Context, FilesOptions, Outcome, Request};
 use crate::error::{Error, Result};
@@ -77,7 +74,10 @@ pub fn save(context: &Context<'_>, request: &Request, options: &Options) -> Resu
         let saved = match &tracker.backend {
             Backend::Sqlite { file, patience } => task.with_sqlite(file, *patience)?,
             Backend::Postgres(_) => {
-                return Err(Error::Backend { tracker: tracker.home.display().to_string(), backend: "postgresql".into() });
+                return Err(Error::Backend {
+                    tracker: tracker.home.display().to_string(),
+                    backend: "postgresql".into(),
+                });
             }
         };
         if let Some(saved) = saved {
@@ -143,11 +143,8 @@ impl Task<'_> {
         });
         depot.check()?;
         let left_out = LeftOut::new(tracker);
-        let options = FilesOptions {
-            paths: tracker.paths(),
-            excludes: self.options.excludes.clone(),
-            ..FilesOptions::default()
-        };
+        let options =
+            FilesOptions { paths: tracker.paths(), excludes: self.options.excludes.clone(), ..FilesOptions::default() };
         let keep = |path: &[u8], is_directory: bool| left_out.keep(path, is_directory) && contents.keep(path);
         let walked = depot.walk(&Tree { options: &options, prepared: vec![database.prepared], keep: Some(&keep) })?;
         let missing = contents.missing();
@@ -171,7 +168,11 @@ impl Task<'_> {
 }
 
 /// Whether files are missing only since the tracker went on: some are there now, or their rows are gone as well.
-fn is_passing(missing: &[Lost], contents: &mut Contents<'_>, still_there: &dyn Fn(&str, &[u64]) -> Option<usize>) -> bool {
+fn is_passing(
+    missing: &[Lost],
+    contents: &mut Contents<'_>,
+    still_there: &dyn Fn(&str, &[u64]) -> Option<usize>,
+) -> bool {
     if missing.is_empty() {
         return false;
     }

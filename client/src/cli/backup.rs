@@ -135,13 +135,7 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
 }
 
 /// `details` is an object with what only this kind of source has to say.
-fn summarise_with(
-    console: &Console,
-    request: &Request,
-    kind: Kind,
-    outcome: &Outcome,
-    details: Value,
-) -> Result<()> {
+fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Outcome, details: Value) -> Result<()> {
     let mut summary = json!({
         "message_type": "summary",
         "dataset": request.dataset,

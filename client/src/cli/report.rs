@@ -38,9 +38,10 @@ impl Report {
             Error::Forgotten { .. } => (FAILED, Some("`nightkeep undelete` brings it back")),
             Error::NoSuchPath { .. } => (FAILED, Some("`nightkeep ls` shows what a snapshot holds")),
             Error::Tracker { .. } => (FAILED, Some("name the tracker's home: the directory with its config.ini")),
-            Error::Backend { .. } => {
-                (FAILED, Some("sqlite and postgresql can be saved; `roundup-admin` exports from the others into one of them"))
-            }
+            Error::Backend { .. } => (
+                FAILED,
+                Some("sqlite and postgresql can be saved; `roundup-admin` exports from the others into one of them"),
+            ),
             Error::Database { .. } => (FAILED, Some("see whether `roundup-admin -i HOME list issue` can read it")),
             Error::DatabaseLocked { .. } => (
                 FAILED,

@@ -31,9 +31,15 @@ pub fn schema_version(text: &str) -> Option<u64> {
 /// What a path below the directory of files stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Place {
-    Content { class: usize, at: usize },
+    Content {
+        class: usize,
+        at: usize,
+    },
     /// The same, not committed.
-    Temporary { class: usize, at: usize },
+    Temporary {
+        class: usize,
+        at: usize,
+    },
     /// Not committed, and of no row.
     TemporaryOfNothing,
     Other,
@@ -79,10 +85,11 @@ impl<'a> Contents<'a> {
     pub fn new(classes: &'a [FileClass], files: PathBuf, links: &[Link]) -> Contents<'a> {
         let real = files.canonicalize().unwrap_or_else(|_| files.clone());
         let mut roots = vec![Root { path: real.into_os_string().into_vec(), below: Vec::new() }];
-        roots.extend(links.iter().map(|link| Root {
-            path: link.leads_to.as_os_str().as_bytes().to_vec(),
-            below: link.below.clone(),
-        }));
+        roots.extend(
+            links
+                .iter()
+                .map(|link| Root { path: link.leads_to.as_os_str().as_bytes().to_vec(), below: link.below.clone() }),
+        );
         // The longest first: one may lie in another.
         roots.sort_by_key(|root| std::cmp::Reverse(root.path.len()));
         let seen = Mutex::new(none_seen(classes));
@@ -258,5 +265,134 @@ fn follow(path: &Path, below: &[u8], found: &mut Vec<Link>) {
     let above = path.parent().and_then(|above| above.canonicalize().ok());
     if let (Some(above), Some(name), Ok(leads_to)) = (above, path.file_name(), path.canonicalize()) {
         found.push(Link { at: above.join(name), leads_to, below: below.to_vec() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classes() -> Vec<FileClass> {
+        vec![
+            FileClass { name: "file".into(), ids: vec![1, 2, 999, 1000] },
+            FileClass { name: "file_note".into(), ids: vec![1] },
+            FileClass { name: "msg".into(), ids: vec![7, 12_345] },
+        ]
+    }
+
+    fn put(files: &Path, place: &str) {
+        let path = files.join(place);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"x").unwrap();
+    }
+
+    fn names(lost: &[Lost]) -> Vec<String> {
+        lost.iter().map(Lost::name).collect()
+    }
+
+    #[test]
+    fn a_place_stands_for_a_row() {
+        let classes = classes();
+        let contents = Contents::new(&classes, "/t/db/files".into(), &[]);
+        let table: &[(&str, Place)] = &[
+            ("msg/12/msg12345", Place::Content { class: 2, at: 1 }),
+            ("msg/0/msg7", Place::Content { class: 2, at: 0 }),
+            ("msg7", Place::Content { class: 2, at: 0 }),
+            ("file/1/file1000", Place::Content { class: 0, at: 3 }),
+            ("file/0/file999", Place::Content { class: 0, at: 2 }),
+            ("file_note/0/file_note1", Place::Content { class: 1, at: 0 }),
+            ("msg/0/msg7.tmp", Place::Temporary { class: 2, at: 0 }),
+            ("msg7.tmp", Place::Temporary { class: 2, at: 0 }),
+            ("msg/0/msg8.tmp", Place::TemporaryOfNothing),
+            ("msg/0/anything.tmp", Place::TemporaryOfNothing),
+            ("msg/0/msg8", Place::Other),
+            ("msg/1/msg7", Place::Other),
+            ("file/0/msg7", Place::Other),
+            ("msg/0/msg07", Place::Other),
+            ("msg/0/msg7.old", Place::Other),
+            ("msg/00/msg7", Place::Other),
+            ("msg/msg7", Place::Other),
+            ("msg/0/0/msg7", Place::Other),
+            ("msg/0/msg99999999999999999999999", Place::Other),
+            ("", Place::Other),
+        ];
+        for (place, stands_for) in table {
+            assert_eq!(contents.place(place.as_bytes()), *stands_for, "{place}");
+        }
+    }
+
+    #[test]
+    fn rows_without_content_are_told() {
+        let temp = tempfile::tempdir().unwrap();
+        let files = temp.path().join("files");
+        for place in ["file/0/file1", "file2", "file/1/file1000", "file_note/0/file_note1", "msg/0/msg7"] {
+            put(&files, place);
+        }
+        let classes = classes();
+        let mut contents = Contents::new(&classes, files.clone(), &[]);
+        assert_eq!(names(&contents.look(&mut || false)), ["file999", "msg12345"]);
+        assert_eq!(contents.count(), 7);
+        // Nothing was walked yet.
+        assert_eq!(contents.missing().len(), 7);
+        let real = files.canonicalize().unwrap();
+        for place in ["file/0/file1", "file2", "file/1/file1000", "file_note/0/file_note1", "msg/0/msg7"] {
+            assert!(contents.keep(real.join(place).as_os_str().as_bytes()));
+        }
+        assert_eq!(names(&contents.missing()), ["file999", "msg12345"]);
+        assert_eq!(contents.missing()[1].place(), Path::new("msg/12/msg12345"));
+    }
+
+    #[test]
+    fn uncommitted_content_is_kept_only_for_a_row_that_has_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let files = temp.path().canonicalize().unwrap().join("files");
+        for place in ["msg/0/msg7", "msg/0/msg7.tmp", "msg/12/msg12345.tmp", "msg/0/msg8.tmp", "file/0/file1"] {
+            put(&files, place);
+        }
+        let classes = classes();
+        let mut contents = Contents::new(&classes, files.clone(), &[]);
+        let mut asked = 0;
+        contents.look(&mut || {
+            asked += 1;
+            asked < 3
+        });
+        assert_eq!(asked, 3, "a commit may be going on");
+        let keep = |place: &str| contents.keep(files.join(place).as_os_str().as_bytes());
+        assert!(keep("msg/0/msg7") && keep("msg/12/msg12345.tmp") && keep("file/0/file1"));
+        assert!(!keep("msg/0/msg7.tmp") && !keep("msg/0/msg8.tmp") && !keep("msg/0/x.tmp"));
+        assert!(contents.keep(b"/elsewhere/x.tmp"), "only contents are judged");
+        assert_eq!(names(&contents.missing()), ["file2", "file999", "file1000", "file_note1"]);
+        // The commit went through.
+        std::fs::rename(files.join("msg/12/msg12345.tmp"), files.join("msg/12/msg12345")).unwrap();
+        contents.look(&mut || panic!("nothing is open"));
+    }
+
+    #[test]
+    fn contents_behind_symlinks_are_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path().canonicalize().unwrap();
+        let (files, far, bucket) = (base.join("db/files"), base.join("far"), base.join("bucket"));
+        put(&far, "msg/0/msg7");
+        put(&bucket, "msg12345");
+        std::os::unix::fs::symlink(&bucket, far.join("msg/12")).unwrap();
+        std::fs::create_dir(base.join("db")).unwrap();
+        std::os::unix::fs::symlink("../far", &files).unwrap();
+        let links = links(&files);
+        assert_eq!(links.iter().map(|link| link.leads_to.clone()).collect::<Vec<_>>(), [far.clone(), bucket.clone()]);
+        assert_eq!(links[1].at, far.join("msg/12"));
+        let classes = classes();
+        let mut contents = Contents::new(&classes, files, &links);
+        assert!(!names(&contents.look(&mut || false)).iter().any(|name| name.starts_with("msg")));
+        contents.keep(far.join("msg/0/msg7").as_os_str().as_bytes());
+        contents.keep(bucket.join("msg12345").as_os_str().as_bytes());
+        assert!(!names(&contents.missing()).iter().any(|name| name.starts_with("msg")));
+    }
+
+    #[test]
+    fn the_version_of_a_schema_is_read() {
+        assert_eq!(schema_version("{'version': 8, 'tables': {}}"), Some(8));
+        assert_eq!(schema_version("{'tables': {'a': 1}, 'version':12}"), Some(12));
+        assert_eq!(schema_version("{'issue': ('', [])}"), Some(1));
+        assert_eq!(schema_version("{'version': None}"), None);
     }
 }

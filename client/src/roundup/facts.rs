@@ -103,3 +103,61 @@ fn decode_part(texts: &[&[u8]]) -> Option<Outside> {
     };
     Some(Outside { origin, path: absolute(path)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn described(outside: &[Outside]) -> Vec<(String, Vec<u8>)> {
+        vec![
+            fact(BACKEND, "sqlite"),
+            path(HOME, Path::new("/srv/t")),
+            path(ROOT, Path::new("/data/t")),
+            path(DATABASE, Path::new("/data/t/db")),
+            (OUTSIDE.to_owned(), encode(outside)),
+        ]
+    }
+
+    #[test]
+    fn what_is_said_is_read() {
+        let outside = [
+            Outside { origin: Origin::Option(PathOption::Database), path: "/d b\n/x".into() },
+            Outside { origin: Origin::Option(PathOption::StaticFiles(3)), path: "/s".into() },
+            Outside { origin: Origin::Link("/data/t/db/files".into()), path: "/f".into() },
+        ];
+        let found = Described::from(&described(&outside)).unwrap();
+        assert_eq!(found.outside, outside);
+        assert_eq!(found.home, Path::new("/srv/t"));
+        assert!(Described::from(&[fact("read.bytes", 1)]).is_none());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_tracker() {
+        for wrong in [
+            &b"link"[..],
+            b"link\0/a",
+            b"link\0a\0/b",
+            b"other\0/a\0/b",
+            b"static_files\0x\0/b",
+            b"database\x000\0b",
+            b"",
+        ] {
+            let mut facts = described(&[]);
+            facts.last_mut().unwrap().1 = wrong.to_vec();
+            assert!(Described::from(&facts).is_none(), "{}", wrong.escape_ascii());
+        }
+        let mut facts = described(&[]);
+        facts.pop();
+        assert!(Described::from(&facts).is_some());
+        facts[1].1 = b"srv".to_vec();
+        assert!(Described::from(&facts).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -302,7 +302,9 @@ mod tests {
         ini.replace("rdbms", "name", b"100%");
         ini.replace("rdbms", "host", b"h");
         let text = String::from_utf8(ini.bytes()).unwrap();
-        assert!(text.starts_with("# é\n[main]\n# Before it was restored elsewhere:\n# database = /data/t\n# more\ndatabase = db\n# about\n"));
+        assert!(text.starts_with(
+            "# é\n[main]\n# Before it was restored elsewhere:\n# database = /data/t\n# more\ndatabase = db\n# about\n"
+        ));
         let read = |section, option| ini.value(section, option).unwrap();
         assert_eq!(read("main", "database").unwrap(), b"db");
         assert_eq!(read("main", "templates").unwrap(), b"html");

@@ -45,9 +45,8 @@ impl LeftOut {
     }
 
     fn is_live(&self, name: &[u8]) -> bool {
-        let is_side_of = |stem: &[u8], suffixes: &[&[u8]]| {
-            name.strip_prefix(stem).is_some_and(|suffix| suffixes.contains(&suffix))
-        };
+        let is_side_of =
+            |stem: &[u8], suffixes: &[&[u8]]| name.strip_prefix(stem).is_some_and(|suffix| suffixes.contains(&suffix));
         DERIVED.contains(&name)
             || (self.is_sqlite && name != b"db" && is_side_of(b"db", &SIDE_FILES))
             || SESSIONS.iter().any(|stem| is_side_of(stem, &SIDE_FILES) || is_side_of(stem, &DBM_SUFFIXES))
@@ -73,18 +72,36 @@ mod tests {
             is_sqlite: true,
         };
         let kept: [&[u8]; 9] = [
-            b"/srv/t/config.ini", b"/srv/t/db/db", b"/srv/t/db/backend_name", b"/srv/t/db/files/msg/0/msg1",
-            b"/srv/t/html/db-session", b"/srv/t/html/lock", b"/srv/t/html/x.pid", b"/srv/t/tracker.logic",
+            b"/srv/t/config.ini",
+            b"/srv/t/db/db",
+            b"/srv/t/db/backend_name",
+            b"/srv/t/db/files/msg/0/msg1",
+            b"/srv/t/html/db-session",
+            b"/srv/t/html/lock",
+            b"/srv/t/html/x.pid",
+            b"/srv/t/tracker.logic",
             b"/srv/t/db/db-sessions-of-mine",
         ];
         for path in kept {
             assert!(left_out.keep(path, false), "{}", path.escape_ascii());
         }
         let gone: [&[u8]; 16] = [
-            b"/srv/t/db/db-wal", b"/srv/t/db/db-shm", b"/srv/t/db/db-journal", b"/srv/t/db/db-session",
-            b"/srv/t/db/db-otk-wal", b"/srv/t/db/sessions", b"/srv/t/db/sessions.db", b"/srv/t/db/otks.dat",
-            b"/srv/t/db/lock", b"/srv/t/x.pid", b"/srv/t/tracker.log", b"/srv/t/tracker.log.1",
-            b"/srv/t/detectors/a.pyc", b"/srv/t/schema.pyo", b"/srv/t/db/text-index", b"/srv/t/db/db-otk",
+            b"/srv/t/db/db-wal",
+            b"/srv/t/db/db-shm",
+            b"/srv/t/db/db-journal",
+            b"/srv/t/db/db-session",
+            b"/srv/t/db/db-otk-wal",
+            b"/srv/t/db/sessions",
+            b"/srv/t/db/sessions.db",
+            b"/srv/t/db/otks.dat",
+            b"/srv/t/db/lock",
+            b"/srv/t/x.pid",
+            b"/srv/t/tracker.log",
+            b"/srv/t/tracker.log.1",
+            b"/srv/t/detectors/a.pyc",
+            b"/srv/t/schema.pyo",
+            b"/srv/t/db/text-index",
+            b"/srv/t/db/db-otk",
         ];
         for path in gone {
             assert!(!left_out.keep(path, false), "{}", path.escape_ascii());

@@ -6,8 +6,8 @@
 
 use super::facts::Described;
 use super::ini::Ini;
-use super::tracker::{Origin, PathOption, paths, read};
 use super::sqlite;
+use super::tracker::{Origin, PathOption, paths, read};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
@@ -137,7 +137,8 @@ struct Placed<'a> {
 impl Placed<'_> {
     /// The place of an old path, from the new home on.
     fn place(&self, old: &Path) -> Option<PathBuf> {
-        let fitting = self.parts.iter().filter_map(|(part, place)| Some((part, place.join(old.strip_prefix(part).ok()?))));
+        let fitting =
+            self.parts.iter().filter_map(|(part, place)| Some((part, place.join(old.strip_prefix(part).ok()?))));
         let (_, place) = fitting.max_by_key(|(part, _)| part.as_os_str().len())?;
         Some(place.components().collect())
     }
@@ -148,7 +149,8 @@ impl Placed<'_> {
             Origin::Option(option) => {
                 let name = option.default_name();
                 let names = std::iter::once(name.to_owned()).chain((1..).map(|number| format!("{name}.{number}")));
-                let mut free = names.map(PathBuf::from).filter(|name| self.staging.join(name).symlink_metadata().is_err());
+                let mut free =
+                    names.map(PathBuf::from).filter(|name| self.staging.join(name).symlink_metadata().is_err());
                 free.next().ok_or_else(|| missing(Path::new(name)))
             }
         }
@@ -266,7 +268,11 @@ fn staging(target: &Path) -> Result<PathBuf> {
 /// Gives what was restored its name. Something incomplete never takes the place of what is there.
 fn settle(staging: &Path, target: &Path, is_whole: bool) -> Result<(PathBuf, Option<PathBuf>)> {
     let failed = |errno: Errno| Error::io("cannot rename to", target.display().to_string(), errno.into());
-    let directory = rustix::fs::open(staging, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
+    let directory = rustix::fs::open(
+        staging,
+        rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
     directory.and_then(rustix::fs::syncfs).map_err(failed)?;
     match rustix::fs::renameat_with(CWD, staging, CWD, target, RenameFlags::NOREPLACE) {
         Ok(()) => return Ok((target.to_owned(), None)),

@@ -158,7 +158,9 @@ impl Copying<'_> {
 
     fn failed(&self, error: &rusqlite::Error) -> Error {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => chunkstore::Error::Full { object: format!("a copy of {}", self.shown()) }.into(),
+            Some(ErrorCode::DiskFull) => {
+                chunkstore::Error::Full { object: format!("a copy of {}", self.shown()) }.into()
+            }
             _ => Error::Database { path: self.shown(), reason: error.to_string() },
         }
     }
@@ -210,7 +212,8 @@ fn rows(connection: &Connection) -> rusqlite::Result<Rows> {
         let quoted = table.replace('"', "\"\"");
         let mut query = connection.prepare(&format!("select id from \"{quoted}\""))?;
         let ids = query.query_map([], |row| row.get::<_, i64>(0))?;
-        let mut ids = ids.map(|id| id.map(|id| u64::try_from(id).unwrap_or(0))).collect::<rusqlite::Result<Vec<u64>>>()?;
+        let mut ids =
+            ids.map(|id| id.map(|id| u64::try_from(id).unwrap_or(0))).collect::<rusqlite::Result<Vec<u64>>>()?;
         rows.total += ids.len() as u64;
         if !is_file_class(&columns) || holds_content(connection, &quoted)? {
             continue;
@@ -237,7 +240,9 @@ fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>
 
 /// A class of another kind may have properties of the same names; its contents are in the database.
 fn holds_content(connection: &Connection, quoted: &str) -> rusqlite::Result<bool> {
-    let query = format!("select exists (select 1 from (select _content from \"{quoted}\" limit 1000) where _content is not null)");
+    let query = format!(
+        "select exists (select 1 from (select _content from \"{quoted}\" limit 1000) where _content is not null)"
+    );
     connection.query_row(&query, [], |row| row.get(0))
 }
 
@@ -258,9 +263,8 @@ fn remove_abandoned(directory: &Path) {
             let path: PathBuf = entry.path();
             let stem = name.split(SUFFIX).next().unwrap_or_default();
             let main = directory.join(format!("{stem}{SUFFIX}"));
-            let is_used = File::open(&main).is_ok_and(|file| {
-                rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
-            });
+            let is_used = File::open(&main)
+                .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
             if !is_used {
                 let _ = std::fs::remove_file(path);
             }
@@ -301,5 +305,171 @@ impl Footprint {
             }
         }
         Some(Footprint(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct House {
+        temp: tempfile::TempDir,
+        database: PathBuf,
+        interrupted: AtomicBool,
+    }
+
+    impl House {
+        /// With a database as Roundup makes it, as far as we look at it.
+        fn new(journal: &str) -> House {
+            let temp = tempfile::tempdir().unwrap();
+            let database = temp.path().join("db");
+            let connection = Connection::open(&database).unwrap();
+            connection.pragma_update(None, "journal_mode", journal).unwrap();
+            connection
+                .execute_batch(
+                    "create table schema (schema varchar); insert into schema values (\"{'version': 8}\");
+                     create table __textids (id integer primary key); create table otks (id integer);
+                     create table _issue (_title varchar, id integer primary key, __retired__ integer default 0);
+                     create table _msg (_content varchar, _type varchar, id integer primary key, __retired__ integer default 0);
+                     create table _page (_content varchar, _type varchar, id integer primary key);
+                     insert into _issue (id) values (1), (2), (3);
+                     insert into _msg (id, __retired__) values (5, 0), (3, 1), (12345, 0);
+                     insert into _page (id, _content) values (1, 'here');",
+                )
+                .unwrap();
+            std::fs::create_dir(temp.path().join("private")).unwrap();
+            House { temp, database, interrupted: AtomicBool::new(false) }
+        }
+
+        fn private(&self) -> PathBuf {
+            self.temp.path().join("private")
+        }
+
+        fn copying<'a>(&'a self, directory: &'a Path) -> Copying<'a> {
+            let patience = Duration::from_millis(300);
+            Copying { database: &self.database, directory, patience, interrupted: &self.interrupted }
+        }
+
+        fn left_behind(&self) -> usize {
+            self.private().read_dir().unwrap().count()
+        }
+    }
+
+    #[test]
+    fn a_copy_is_one_moment_and_knows_its_rows() {
+        for journal in ["wal", "delete"] {
+            let house = House::new(journal);
+            // Something that is only in the log.
+            let writer = Connection::open(&house.database).unwrap();
+            writer.execute_batch("insert into _msg (id) values (7); begin; insert into _msg (id) values (8);").unwrap();
+            let private = house.private();
+            let copy = house.copying(&private).copy().unwrap();
+            writer.execute_batch("commit").unwrap();
+            let classes = [FileClass { name: "msg".into(), ids: vec![3, 5, 7, 12_345] }];
+            assert_eq!(copy.rows, Rows { schema_version: Some(8), total: 8, classes: classes.to_vec() });
+            assert_eq!(copy.damage, None);
+            let mode = copy.file.as_file().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            // As it was, log or not.
+            let kind = |path: &Path| std::fs::read(path).unwrap()[18..20].to_vec();
+            assert_eq!(kind(copy.file.path()), kind(&house.database));
+            assert_eq!(house.copying(&private).present("msg", &[3, 8, 9]).unwrap(), [3, 8]);
+            drop(copy);
+            assert_eq!(house.left_behind(), 0);
+        }
+    }
+
+    #[test]
+    fn the_same_database_gives_the_same_copy() {
+        let house = House::new("wal");
+        let private = house.private();
+        let bytes = || std::fs::read(house.copying(&private).copy().unwrap().file.path()).unwrap();
+        assert_eq!(bytes(), bytes());
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_and_then_told() {
+        let house = House::new("delete");
+        let holder = Connection::open(&house.database).unwrap();
+        holder.execute_batch("begin exclusive").unwrap();
+        let private = house.private();
+        let error = house.copying(&private).copy().err().unwrap();
+        assert!(matches!(&error, Error::DatabaseLocked { path, .. } if path.ends_with("/db")), "{error}");
+        assert_eq!(house.left_behind(), 0);
+        house.interrupted.store(true, Ordering::Relaxed);
+        let error = house.copying(&private).copy().err().unwrap();
+        assert!(matches!(error, Error::Store(chunkstore::Error::Interrupted)));
+        house.interrupted.store(false, Ordering::Relaxed);
+        let waiting = Copying { patience: Duration::from_secs(60), ..house.copying(&private) };
+        std::thread::scope(|scope| {
+            let copy = scope.spawn(|| waiting.copy().map(|copy| copy.rows.total));
+            holder.execute_batch("commit").unwrap();
+            assert_eq!(copy.join().unwrap().unwrap(), 7);
+        });
+    }
+
+    #[test]
+    fn damage_is_told_and_what_is_no_database_refused() {
+        let house = House::new("delete");
+        let private = house.private();
+        let mut bytes = std::fs::read(&house.database).unwrap();
+        let len = bytes.len();
+        bytes[len - 4096..].fill(0x5a);
+        std::fs::write(&house.database, &bytes).unwrap();
+        let copy = house.copying(&private).copy().unwrap();
+        assert!(copy.damage.is_some());
+        std::fs::write(&house.database, b"this is no database, it is a letter to a friend").unwrap();
+        let error = house.copying(&private).copy().err().unwrap();
+        assert!(matches!(&error, Error::Database { path, .. } if path.ends_with("/db")), "{error}");
+    }
+
+    #[test]
+    fn a_journal_that_a_crash_left_is_rolled_back() {
+        let house = House::new("delete");
+        let writer = Connection::open(&house.database).unwrap();
+        writer.execute_batch("pragma cache_size = 1; pragma cache_spill = 1; begin").unwrap();
+        for id in 100..2000 {
+            writer.execute("insert into _msg (id, _type) values (?1, 'text/plain; charset=utf-8')", [id]).unwrap();
+        }
+        // The state of a crash: what was written so far, and the journal.
+        let crashed = house.temp.path().join("crashed");
+        std::fs::copy(&house.database, &crashed).unwrap();
+        std::fs::copy(house.temp.path().join("db-journal"), house.temp.path().join("crashed-journal")).unwrap();
+        let private = house.private();
+        let copy = Copying { database: &crashed, ..house.copying(&private) }.copy().unwrap();
+        assert_eq!((copy.rows.total, copy.damage), (7, None));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_what_is_used_stays() {
+        let house = House::new("delete");
+        let private = house.private();
+        std::fs::write(private.join("roundup-abc.copy"), b"x").unwrap();
+        std::fs::write(private.join("roundup-abc.copy-journal"), b"x").unwrap();
+        std::fs::write(private.join("other"), b"x").unwrap();
+        let first = house.copying(&private).copy().unwrap();
+        let second = house.copying(&private).copy().unwrap();
+        assert!(first.file.path().exists() && second.file.path().exists());
+        assert_eq!(house.left_behind(), 3);
+    }
+
+    #[test]
+    fn a_footprint_changes_with_the_database() {
+        let house = House::new("delete");
+        assert_eq!(Footprint::of(&house.database), None, "written a moment ago");
+        let past = std::time::SystemTime::now() - Duration::from_secs(100);
+        let set = |time| File::options().write(true).open(&house.database).unwrap().set_modified(time).unwrap();
+        set(past);
+        let first = Footprint::of(&house.database).unwrap();
+        set(past);
+        set(past - Duration::from_secs(1));
+        let second = Footprint::of(&house.database).unwrap();
+        assert_ne!(first, second);
+        let log = house.temp.path().join("db-wal");
+        std::fs::write(&log, b"").unwrap();
+        assert_eq!(Footprint::of(&house.database).unwrap(), second);
+        std::fs::write(&log, b"x").unwrap();
+        File::options().write(true).open(&log).unwrap().set_modified(past).unwrap();
+        assert_ne!(Footprint::of(&house.database).unwrap(), second);
     }
 }

@@ -117,7 +117,9 @@ impl Tracker {
         let ini = read(&root.join("config.ini"), &home)?;
         let named = |option| paths(&ini, &home, option).map_err(|mistake| wrong(&home, &mistake));
         let place = named("database")?.into_iter().next().unwrap_or_else(|| home.join("db"));
-        let database = place.canonicalize().map_err(|error| Error::io("cannot open database directory", place.display().to_string(), error))?;
+        let database = place
+            .canonicalize()
+            .map_err(|error| Error::io("cannot open database directory", place.display().to_string(), error))?;
         let mut outside = Vec::new();
         let mut add = |option, path: &Path| {
             if let Some(part) = outside_part(&root, option, path) {
@@ -230,7 +232,9 @@ fn backend(ini: &Ini, home: &Path, database: &Path) -> Result<Backend> {
     match word.as_str() {
         "sqlite" => {
             let file = database.join("db");
-            let file = file.canonicalize().map_err(|error| Error::io("cannot open database", file.display().to_string(), error))?;
+            let file = file
+                .canonicalize()
+                .map_err(|error| Error::io("cannot open database", file.display().to_string(), error))?;
             let seconds = option("sqlite_timeout")?.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
             let patience = Duration::from_secs(seconds.unwrap_or(SQLITE_TIMEOUT_SECONDS));
             Ok(Backend::Sqlite { file, patience })
@@ -281,7 +285,132 @@ pub fn postgres(ini: &Ini, home: &Path) -> Result<Postgres> {
 fn secret(home: &Path, text: String) -> Result<String> {
     let Some(path) = text.strip_prefix("file://") else { return Ok(text) };
     let path = home.join(path.trim());
-    let content = std::fs::read_to_string(&path)
-        .map_err(|error| Error::io("cannot read the password of the database from", path.display().to_string(), error))?;
+    let content = std::fs::read_to_string(&path).map_err(|error| {
+        Error::io("cannot read the password of the database from", path.display().to_string(), error)
+    })?;
     Ok(content.lines().next().unwrap_or_default().trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const CONFIG: &str = "[main]\ndatabase = db\n[rdbms]\nbackend = sqlite\n";
+
+    /// A home in a directory of its own.
+    fn home(config: &str) -> (tempfile::TempDir, PathBuf) {
+        let temp = tempfile::tempdir().unwrap();
+        let home = temp.path().canonicalize().unwrap().join("t");
+        std::fs::create_dir_all(home.join("db/files")).unwrap();
+        std::fs::write(home.join("db/db"), b"").unwrap();
+        std::fs::write(home.join("config.ini"), config).unwrap();
+        (temp, home)
+    }
+
+    fn refusal(config: &str) -> String {
+        let (_temp, home) = home(config);
+        Tracker::open(&home).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_tracker_is_what_its_configuration_says() {
+        let (_temp, home) = home(&format!("{CONFIG}sqlite_timeout = 7\n[logging]\nfilename = log/../t.log\n"));
+        std::fs::create_dir(home.join("log")).unwrap();
+        let tracker = Tracker::open(&home).unwrap();
+        let backend = Backend::Sqlite { file: home.join("db/db"), patience: Duration::from_secs(7) };
+        assert_eq!((&tracker.database, &tracker.backend), (&home.join("db"), &backend));
+        assert_eq!(tracker.log, Some(home.join("t.log")));
+        assert_eq!(tracker.paths(), std::slice::from_ref(&home));
+        // What is not said has Roundup's defaults.
+        std::fs::write(home.join("config.ini"), "[rdbms]\nbackend: SQLite\n").unwrap();
+        assert!(
+            matches!(Tracker::open(&home).unwrap().backend, Backend::Sqlite { patience, .. } if patience.as_secs() == 30)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_saved_is_refused_by_name() {
+        assert!(refusal("[main]\ndatabase = db\n").contains("no section [rdbms]"));
+        assert!(refusal("[rdbms]\nname = x\n").contains("names no backend"));
+        assert!(refusal("[main]\n\noops\n").contains("config.ini: line 3: "));
+        assert!(refusal("[main]\ndatabase = %(nothing)s\n[rdbms]\nbackend = sqlite\n").contains("[main] database"));
+        assert!(refusal("[main]\ndatabase = gone\n[rdbms]\nbackend = sqlite\n").contains("t/gone"));
+        for backend in ["mysql", "anydbm", "metakit"] {
+            assert!(refusal(&format!("[rdbms]\nbackend = {backend}\n")).contains(&format!("`{backend}`")));
+        }
+        let (temp, home) = home(CONFIG);
+        std::fs::remove_file(home.join("db/db")).unwrap();
+        assert!(Tracker::open(&home).unwrap_err().to_string().contains("db/db"));
+        std::fs::remove_file(home.join("config.ini")).unwrap();
+        assert!(Tracker::open(&home).unwrap_err().to_string().contains("no tracker home"));
+        assert!(Tracker::open(&temp.path().join("none")).unwrap_err().to_string().contains("none"));
+    }
+
+    #[test]
+    fn old_trackers_name_their_backend_in_a_file() {
+        let (_temp, home) = home("[main]\ndatabase = db\n[rdbms]\nname = x\n");
+        std::fs::write(home.join("db/backend_name"), "sqlite\n").unwrap();
+        assert_eq!(Tracker::open(&home).unwrap().backend.word(), "sqlite");
+        std::fs::write(home.join("db/backend_name"), "anydbm\n").unwrap();
+        assert!(Tracker::open(&home).unwrap_err().to_string().contains("`anydbm`"));
+    }
+
+    #[test]
+    fn parts_outside_are_found() {
+        let (temp, home) = home(
+            "[main]\ndatabase = ../far\ntemplates = looks\nstatic_files = %(TRACKER_HOME)s/s /nowhere ../static -\n[rdbms]\nbackend = sqlite\n",
+        );
+        let base = temp.path().canonicalize().unwrap();
+        std::fs::rename(home.join("db"), base.join("far")).unwrap();
+        for directory in ["t/s", "static", "shared", "files"] {
+            std::fs::create_dir(base.join(directory)).unwrap();
+        }
+        symlink("../shared", home.join("looks")).unwrap();
+        std::fs::remove_dir(base.join("far/files")).unwrap();
+        symlink(base.join("files"), base.join("far/files")).unwrap();
+        let tracker = Tracker::open(&home).unwrap();
+        assert_eq!(tracker.database, base.join("far"));
+        let part = |origin, path: &str| Outside { origin, path: base.join(path) };
+        let expected = [
+            part(Origin::Option(PathOption::Database), "far"),
+            part(Origin::Link(home.join("looks")), "shared"),
+            part(Origin::Option(PathOption::StaticFiles(2)), "static"),
+            part(Origin::Link(base.join("far/files")), "files"),
+        ];
+        assert_eq!(tracker.outside, expected);
+        assert_eq!(tracker.paths().len(), 5);
+    }
+
+    #[test]
+    fn a_home_may_be_reached_through_a_symlink() {
+        let (temp, home) = home(CONFIG);
+        let named = temp.path().join("link");
+        symlink(&home, &named).unwrap();
+        let tracker = Tracker::open(&named).unwrap();
+        assert_eq!((&tracker.home, &tracker.root), (&named, &home));
+        assert!(tracker.outside.is_empty(), "{:?}", tracker.outside);
+    }
+
+    #[test]
+    fn postgresql_is_described_as_roundup_describes_it() {
+        let (_temp, home) = home("");
+        std::fs::write(home.join("secret"), "pa ss \nmore\n").unwrap();
+        let of = |config: &str| {
+            std::fs::write(home.join("config.ini"), format!("[rdbms]\nbackend = postgresql\n{config}")).unwrap();
+            match Tracker::open(&home).unwrap().backend {
+                Backend::Postgres(postgres) => postgres,
+                other => panic!("{other:?}"),
+            }
+        };
+        let bare = of("");
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!((bare.database.as_str(), bare.host, bare.port), ("roundup", text("localhost"), None));
+        assert_eq!((bare.user, bare.password.clone()), (text("roundup"), text("roundup")));
+        let other = of("name = shared.support\nhost =\nport = 5433\nuser =\npassword = file://secret\n");
+        assert_eq!((other.database.as_str(), other.schema.as_deref()), ("shared", Some("support")));
+        assert_eq!((&other.host, &other.port, &other.user), (&None, &text("5433"), &None));
+        assert_eq!(other.password, text("pa ss"));
+        assert!(!format!("{other:?}").contains("pa ss"));
+    }
 }

@@ -35,8 +35,8 @@ pub struct Roundup {
 
 pub fn run(console: &Console, arguments: &Roundup) -> Result<Exit> {
     let (common, shown) = (&arguments.common, arguments.home.display());
-    let home = std::path::absolute(&arguments.home)
-        .map_err(|error| Error::io("cannot resolve", shown.to_string(), error))?;
+    let home =
+        std::path::absolute(&arguments.home).map_err(|error| Error::io("cannot resolve", shown.to_string(), error))?;
     let host = dataset::host();
     let default = dataset::name_of_paths(std::slice::from_ref(&home));
     let dataset = dataset::name(&host, Kind::Roundup, common.dataset.as_deref(), &default)?;
