@@ -24,6 +24,8 @@ mod fixtures;
 
 mod reader;
 
+mod roundup;
+
 mod streams;
 
 mod torture;

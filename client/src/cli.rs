@@ -8,6 +8,7 @@ mod arguments;
 mod report;
 mod table;
 
+mod confirm;
 mod console;
 mod password;
 mod progress;

@@ -42,6 +42,16 @@ pub enum Error {
     /// A source or target that refuses what is asked of it: a database, a program's failure.
     #[error("{what}: {reason}")]
     Source { what: String, reason: String },
+    /// A tracker's configuration.
+    #[error("{path}: {reason}")]
+    Tracker { path: String, reason: String },
+    #[error("the tracker {tracker} keeps its data in `{backend}`, which cannot be saved")]
+    Backend { tracker: String, backend: String },
+    /// An SQLite database of a tracker.
+    #[error("database {path}: {reason}")]
+    Database { path: String, reason: String },
+    #[error("database {path} stayed locked by another process for {seconds} s")]
+    DatabaseLocked { path: String, seconds: u64 },
     #[error("{action} {object}: {source}")]
     Io { action: &'static str, object: String, source: io::Error },
     /// Standard output is gone or full.

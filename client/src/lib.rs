@@ -34,4 +34,6 @@ pub mod session;
 
 pub mod postgres;
 
+pub mod roundup;
+
 pub mod cli;

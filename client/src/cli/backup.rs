@@ -2,6 +2,7 @@
 
 mod files;
 pub mod postgres;
+mod roundup;
 mod stream;
 
 use super::Exit;
@@ -14,7 +15,7 @@ use crate::history::History;
 use crate::session::{self, Purpose, Session};
 use crate::units::{format_count, format_elapsed, format_size, plural};
 use chunkstore::snapshot::{Writer, validate_label};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Save files, databases, the output of a command or standard input as snapshots
@@ -30,6 +31,7 @@ enum Source {
     Command(stream::Command),
     Stdin(stream::Stdin),
     Postgres(postgres::Postgres),
+    Roundup(roundup::Roundup),
 }
 
 /// What every kind of source takes.
@@ -58,6 +60,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
         Source::Postgres(arguments) => postgres::run(console, arguments),
+        Source::Roundup(arguments) => roundup::run(console, arguments),
     }
 }
 
@@ -131,7 +134,12 @@ fn expect(progress: &Progress, history: &History, dataset: &str) {
 }
 
 fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome) -> Result<()> {
-    console.outcome(&json!({
+    summarise_with(console, request, kind, outcome, json!({}))
+}
+
+/// `details` is an object with what only this kind of source has to say.
+fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Outcome, details: Value) -> Result<()> {
+    let mut summary = json!({
         "message_type": "summary",
         "dataset": request.dataset,
         "run": request.run.hex(),
@@ -150,8 +158,12 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         "added_bytes": outcome.added_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
-    }))?;
-    if kind == Kind::Files {
+    });
+    if let (Value::Object(summary), Value::Object(details)) = (&mut summary, details) {
+        summary.extend(details);
+    }
+    console.outcome(&summary)?;
+    if kind != Kind::Stream {
         console.say(&format!(
             "Files:     {} new, {} changed, {} unchanged",
             format_count(outcome.files_new),

@@ -48,6 +48,16 @@ impl Report {
                      (PGPASSFILE); with peer authentication run as the user: `runuser -u postgres -- nightkeep ...`",
                 ),
             ),
+            Error::Tracker { .. } => (FAILED, Some("name the tracker's home: the directory with its config.ini")),
+            Error::Backend { .. } => (
+                FAILED,
+                Some("sqlite and postgresql can be saved; `roundup-admin` exports from the others into one of them"),
+            ),
+            Error::Database { .. } => (FAILED, Some("see whether `roundup-admin -i HOME list issue` can read it")),
+            Error::DatabaseLocked { .. } => (
+                FAILED,
+                Some("end what holds it (`fuser -v FILE` names it), or let it wait longer: sqlite_timeout in [rdbms]"),
+            ),
             Error::Source { .. }
             | Error::Credential { .. }
             | Error::Argument { .. }

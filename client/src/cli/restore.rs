@@ -2,6 +2,7 @@
 
 mod files;
 mod postgres;
+mod roundup;
 
 use super::Exit;
 use super::console::Console;
@@ -18,11 +19,13 @@ pub struct Arguments {
 enum Kind {
     Files(files::Files),
     Postgres(postgres::Postgres),
+    Roundup(roundup::Roundup),
 }
 
 pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     match &arguments.kind {
         Kind::Files(arguments) => files::run(console, arguments),
         Kind::Postgres(arguments) => postgres::run(console, arguments),
+        Kind::Roundup(arguments) => roundup::run(console, arguments),
     }
 }
