@@ -67,6 +67,14 @@ fn of_store(error: &Store) -> (u8, Option<&'static str>) {
         Store::Poisoned { .. } => (FAILED, Some("look for errors of the disk in the system's log, then run it again")),
         Store::WriteOnly { .. } => (FAILED, Some("use the passphrase or the recovery key for this")),
         Store::RepositoryExists { .. } => (FAILED, Some("use it as it is, or choose another directory")),
+        Store::Unreachable { .. } => (
+            NO_REPOSITORY,
+            Some("is the server running, and does UDP reach it? A later run sends only what is missing"),
+        ),
+        Store::Denied { .. } => (
+            WRONG_CREDENTIAL,
+            Some("ask the server's administrator for an invitation (`nightkeepd invite`) and `nightkeep join` it"),
+        ),
         Store::Io { .. } | Store::Invalid { .. } => (FAILED, None),
     }
 }
