@@ -134,6 +134,45 @@ impl Repository {
         recover::refill(&*self.backend, &self.index, &self.configuration.repository, self.opened)
     }
 
+    /// As [`Store::put`], for a writer elsewhere who goes on linking to this very record whoever stored the same content
+    /// meanwhile: only an equal id makes it one that is there already.
+    pub fn put_exact(&self, record: Record, capsule: &Capsule) -> Result<()> {
+        let stored = self.accept(record, capsule, |record, packer| {
+            let is_there = packer.ids.contains(&record.id) || self.index.present(&[record.id])? == [true];
+            Ok(is_there.then_some(record.id))
+        });
+        stored.map(|_| ())
+    }
+
+    /// Puts a record, unless `known` says that it, or another of its content, is there.
+    fn accept(
+        &self,
+        record: Record,
+        capsule: &Capsule,
+        known: impl Fn(&Record, &Packer) -> Result<Option<BlobId>>,
+    ) -> Result<BlobId> {
+        let writing = self.writing()?;
+        let target = self.configuration.pack_bytes_target as usize;
+        loop {
+            let mut packer = lock(&writing.packer);
+            packer.check()?;
+            if let Some(id) = known(&record, &packer)? {
+                return Ok(id);
+            }
+            let builder = packer.builder(record.class);
+            if builder.len() >= target || !builder.has_room_for(&record, capsule) {
+                drop(packer);
+                self.store_packs(writing, false)?;
+                continue;
+            }
+            self.check_links(&record, &packer)?;
+            packer.builder(record.class).push(&record, capsule)?;
+            packer.by_tag.insert(record.tag, record.id);
+            packer.ids.insert(record.id);
+            return Ok(record.id);
+        }
+    }
+
     fn writing(&self) -> Result<&Writing> {
         self.writing.as_ref().ok_or_else(|| Error::invalid("the repository", "it was opened for reading only"))
     }
@@ -344,29 +383,10 @@ impl Store for Repository {
     }
 
     fn put(&self, record: Record, capsule: &Capsule) -> Result<BlobId> {
-        let writing = self.writing()?;
-        let target = self.configuration.pack_bytes_target as usize;
-        loop {
-            let mut packer = lock(&writing.packer);
-            packer.check()?;
-            if let Some(id) = packer.by_tag.get(&record.tag) {
-                return Ok(*id);
-            }
-            let builder = packer.builder(record.class);
-            if builder.len() >= target || !builder.has_room_for(&record, capsule) {
-                drop(packer);
-                self.store_packs(writing, false)?;
-                continue;
-            }
-            if let Some(id) = self.index.known(&[record.tag])?.into_iter().flatten().next() {
-                return Ok(id);
-            }
-            self.check_links(&record, &packer)?;
-            packer.builder(record.class).push(&record, capsule)?;
-            packer.by_tag.insert(record.tag, record.id);
-            packer.ids.insert(record.id);
-            return Ok(record.id);
-        }
+        self.accept(record, capsule, |record, packer| {
+            let known = packer.by_tag.get(&record.tag).copied();
+            if known.is_some() { Ok(known) } else { Ok(self.index.known(&[record.tag])?.into_iter().flatten().next()) }
+        })
     }
 
     fn flush(&self) -> Result<()> {
