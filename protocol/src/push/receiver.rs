@@ -89,8 +89,9 @@ impl Receiver {
 
     /// The oldest `count` are durable: what to tell, if there is anything.
     pub fn settled(&mut self, count: usize) -> Option<Message> {
+        let before = self.durable;
         self.drop_oldest(count);
-        (count > 0).then_some(Message::Durable(self.durable))
+        (self.durable > before).then_some(Message::Durable(self.durable))
     }
 
     /// Everything is durable.
