@@ -179,6 +179,7 @@ impl Registry {
                 params![&enrolling.invitation[..], now],
             )?;
             transaction.commit()?;
+            self.refresh(&connection)?;
             return refused("the token is not that of this invitation");
         }
         transaction.execute("DELETE FROM invitation WHERE id = ?1", [&enrolling.invitation[..]])?;

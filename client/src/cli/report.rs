@@ -25,7 +25,6 @@ impl Report {
         let (code, hint) = match error {
             Error::Store(error) => of_store(error),
             Error::NoRepositoryNamed => (FAILED, Some("give --repository DIR or set NIGHTKEEP_REPOSITORY")),
-            Error::RemoteUnsupported { .. } => (FAILED, Some("give the path of a local directory as repository")),
             Error::NoCredential => (
                 FAILED,
                 Some(
@@ -135,7 +134,6 @@ mod tests {
         assert_eq!(code(Store::Interrupted), 130);
         assert_eq!(code(Store::corrupt("pack", "x")), 1);
         assert_eq!(code(Store::RepositoryExists { place: "/x".into() }), 1);
-        assert_eq!(Report::of(&Error::RemoteUnsupported { place: "quic://h/r".into() }).code, 1);
         assert_eq!(Report::of(&Error::NoCredential).code, 1);
     }
 
