@@ -23,6 +23,7 @@ mod dump;
 mod find;
 mod forget;
 mod init;
+mod join;
 mod key;
 mod ls;
 mod man;
@@ -138,6 +139,7 @@ fn dispatch(console: &Console, verb: &Verb) -> Result<Exit> {
         Verb::Unpin(arguments) => pin::run(console, arguments, false),
         Verb::Tag(arguments) => tag::run(console, arguments),
         Verb::Undelete(arguments) => undelete::run(console, arguments),
+        Verb::Join(arguments) => join::run(console, arguments),
         Verb::Key(arguments) => key::run(console, arguments),
         Verb::Completions(arguments) => completions::run(console, arguments),
         Verb::Man(arguments) => man::run(console, arguments),

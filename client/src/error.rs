@@ -11,8 +11,6 @@ pub enum Error {
     Store(#[from] chunkstore::Error),
     #[error("no repository is named")]
     NoRepositoryNamed,
-    #[error("the repository {place} is on a server, which this version does not support")]
-    RemoteUnsupported { place: String },
     #[error("a passphrase is needed, and there is no terminal to ask for it")]
     NoCredential,
     /// The source of the credential failed, not the credential.

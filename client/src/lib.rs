@@ -24,11 +24,17 @@ pub mod dataset;
 
 pub mod retention;
 
+pub mod session_files;
+
+pub mod servers;
+
 pub mod settings;
 
 pub mod history;
 
 pub mod selection;
+
+pub mod remote;
 
 pub mod session;
 

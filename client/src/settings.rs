@@ -3,6 +3,7 @@
 //! Asks the environment through a function, so that it can be tested; touches no file.
 
 use crate::error::{Error, Result};
+use crate::servers::RemotePlace;
 use crate::units;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -53,7 +54,7 @@ pub struct Flags {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     Directory(PathBuf),
-    Remote(String),
+    Remote(RemotePlace),
 }
 
 /// Where the credential comes from.
@@ -113,11 +114,23 @@ impl Settings {
         })
     }
 
+    /// The repository's place, if it is on a server.
+    pub fn remote(&self) -> Result<Option<&RemotePlace>> {
+        match &self.place {
+            None => Err(Error::NoRepositoryNamed),
+            Some(Place::Remote(place)) => Ok(Some(place)),
+            Some(Place::Directory(_)) => Ok(None),
+        }
+    }
+
     /// The repository's directory.
     pub fn directory(&self) -> Result<&PathBuf> {
         match &self.place {
             None => Err(Error::NoRepositoryNamed),
-            Some(Place::Remote(place)) => Err(Error::RemoteUnsupported { place: place.clone() }),
+            Some(Place::Remote(place)) => Err(Error::argument(
+                format!("repository {place}"),
+                "it is on a server, not in a directory of this machine",
+            )),
             Some(Place::Directory(path)) => Ok(path),
         }
     }
@@ -127,7 +140,7 @@ impl Place {
     fn parse(text: &OsString) -> Result<Place> {
         let bytes = text.as_bytes();
         if bytes.starts_with(b"quic://") {
-            return Ok(Place::Remote(text.to_string_lossy().into_owned()));
+            return RemotePlace::parse(&text.to_string_lossy()).map(Place::Remote);
         }
         if let Some(path) = bytes.strip_prefix(b"file://") {
             return Ok(Place::Directory(PathBuf::from(std::ffi::OsStr::from_bytes(path))));
@@ -221,11 +234,14 @@ mod tests {
         assert_eq!(place("/srv/b").unwrap(), Place::Directory("/srv/b".into()));
         assert_eq!(place("file:///srv/b").unwrap(), Place::Directory("/srv/b".into()));
         assert_eq!(place("odd:name").unwrap(), Place::Directory("odd:name".into()));
-        assert_eq!(place("quic://h:1/r").unwrap(), Place::Remote("quic://h:1/r".into()));
+        assert_eq!(
+            place("quic://h:1/r").unwrap(),
+            Place::Remote(RemotePlace { address: "h:1".into(), repository: "r".into() })
+        );
         assert!(place("s3://bucket").is_err());
         let flags = Flags { repository: Some("quic://h:1/r".into()), ..Flags::default() };
         let settings = resolve(&flags, &[("HOME", "/h")], false).unwrap();
-        assert!(matches!(settings.directory(), Err(Error::RemoteUnsupported { .. })));
+        assert!(matches!(settings.directory(), Err(Error::Argument { .. })));
         let unnamed = resolve(&Flags::default(), &[("HOME", "/h")], false).unwrap();
         assert!(matches!(unnamed.directory(), Err(Error::NoRepositoryNamed)));
     }

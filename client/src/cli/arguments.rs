@@ -1,8 +1,8 @@
 //! The verbs and their help. What an option means is said where its verb is; this file has the list of them.
 
 use super::{
-    backup, check, completions, diff, dump, find, forget, init, key, ls, man, pin, prune, restore, snapshots, stats,
-    tag, undelete,
+    backup, check, completions, diff, dump, find, forget, init, join, key, ls, man, pin, prune, restore, snapshots,
+    stats, tag, undelete,
 };
 use crate::settings::Flags;
 use clap::{Parser, Subcommand};
@@ -73,6 +73,7 @@ pub enum Verb {
     Tag(tag::Arguments),
     Undelete(undelete::Arguments),
     Key(key::Arguments),
+    Join(join::Arguments),
     Completions(completions::Arguments),
     #[command(hide = true)]
     Man(man::Arguments),
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn verbs_of_later_versions_do_not_exist() {
-        for verb in ["run", "mount", "status", "join", "config"] {
+        for verb in ["run", "mount", "status", "config"] {
             assert!(Cli::try_parse_from(["nightkeep", verb]).is_err());
         }
         for kind in ["zodb"] {

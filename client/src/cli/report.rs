@@ -25,7 +25,6 @@ impl Report {
         let (code, hint) = match error {
             Error::Store(error) => of_store(error),
             Error::NoRepositoryNamed => (FAILED, Some("give --repository DIR or set NIGHTKEEP_REPOSITORY")),
-            Error::RemoteUnsupported { .. } => (FAILED, Some("give the path of a local directory as repository")),
             Error::NoCredential => (
                 FAILED,
                 Some(
@@ -89,6 +88,14 @@ fn of_store(error: &Store) -> (u8, Option<&'static str>) {
         Store::Poisoned { .. } => (FAILED, Some("look for errors of the disk in the system's log, then run it again")),
         Store::WriteOnly { .. } => (FAILED, Some("use the passphrase or the recovery key for this")),
         Store::RepositoryExists { .. } => (FAILED, Some("use it as it is, or choose another directory")),
+        Store::Unreachable { .. } => (
+            NO_REPOSITORY,
+            Some("is the server running, and does UDP reach it? A later run sends only what is missing"),
+        ),
+        Store::Denied { .. } => (
+            WRONG_CREDENTIAL,
+            Some("ask the server's administrator for an invitation (`nightkeepd invite`) and `nightkeep join` it"),
+        ),
         Store::Io { .. } | Store::Invalid { .. } => (FAILED, None),
     }
 }
@@ -149,7 +156,6 @@ mod tests {
         assert_eq!(code(Store::Interrupted), 130);
         assert_eq!(code(Store::corrupt("pack", "x")), 1);
         assert_eq!(code(Store::RepositoryExists { place: "/x".into() }), 1);
-        assert_eq!(Report::of(&Error::RemoteUnsupported { place: "quic://h/r".into() }).code, 1);
         assert_eq!(Report::of(&Error::NoCredential).code, 1);
     }
 
