@@ -2,6 +2,7 @@
 
 mod files;
 mod stream;
+mod zodb;
 
 use super::Exit;
 use super::console::Console;
@@ -13,7 +14,7 @@ use crate::history::History;
 use crate::session::{self, Purpose, Session};
 use crate::units::{format_count, format_elapsed, format_size, plural};
 use chunkstore::snapshot::{Writer, validate_label};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Save files, the output of a command or standard input as a snapshot
@@ -28,6 +29,7 @@ enum Source {
     Files(files::Files),
     Command(stream::Command),
     Stdin(stream::Stdin),
+    Zodb(zodb::Zodb),
 }
 
 /// What every kind of source takes.
@@ -55,6 +57,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Files(arguments) => files::run(console, arguments),
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
+        Source::Zodb(arguments) => zodb::run(console, arguments),
     }
 }
 
@@ -128,7 +131,20 @@ fn expect(progress: &Progress, history: &History, dataset: &str) {
 }
 
 fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome) -> Result<()> {
-    console.outcome(&json!({
+    console.outcome(&summary(request, outcome))?;
+    if kind == Kind::Files {
+        console.say(&format!(
+            "Files:     {} new, {} changed, {} unchanged",
+            format_count(outcome.files_new),
+            format_count(outcome.files_changed),
+            format_count(outcome.files_unchanged)
+        ))?;
+    }
+    lines(request, outcome).iter().try_for_each(|line| console.say(line))
+}
+
+fn summary(request: &Request, outcome: &Outcome) -> Value {
+    json!({
         "message_type": "summary",
         "dataset": request.dataset,
         "run": request.run.hex(),
@@ -147,22 +163,15 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         "added_bytes": outcome.added_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
-    }))?;
-    if kind == Kind::Files {
-        console.say(&format!(
-            "Files:     {} new, {} changed, {} unchanged",
-            format_count(outcome.files_new),
-            format_count(outcome.files_changed),
-            format_count(outcome.files_unchanged)
-        ))?;
-    }
+    })
+}
+
+/// What a summary ends with for people.
+fn lines(request: &Request, outcome: &Outcome) -> Vec<String> {
     let (read, new, added) =
         (format_size(outcome.read_bytes), format_size(outcome.new_bytes), format_size(outcome.added_bytes));
-    console.say(&format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)))?;
     let added_word = if request.dry_run { "Would add:" } else { "Added:    " };
-    console.say(&format!("{added_word} {new} new, {added} stored"))?;
-    console.say(&format!("Time:      {}", format_elapsed(outcome.elapsed)))?;
-    console.say(&match outcome.snapshot {
+    let last = match outcome.snapshot {
         Some(id) if outcome.problems == 0 => format!("Saved snapshot {} of {}.", id.short(), request.dataset),
         Some(id) => format!(
             "Saved snapshot {} of {}, which is incomplete: {}, named above.",
@@ -172,7 +181,13 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         ),
         None if request.dry_run => format!("Dry run: no snapshot of {} was made.", request.dataset),
         None => format!("Nothing changed since the last snapshot of {}: no new one was made.", request.dataset),
-    })
+    };
+    vec![
+        format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)),
+        format!("{added_word} {new} new, {added} stored"),
+        format!("Time:      {}", format_elapsed(outcome.elapsed)),
+        last,
+    ]
 }
 
 /// A tag that can be given and taken away again with `tag SNAPSHOT +T -T`.
