@@ -34,4 +34,6 @@ pub mod selection;
 
 pub mod session;
 
+pub mod postgres;
+
 pub mod cli;

@@ -1,6 +1,7 @@
 //! `backup`: one file for each kind of source turns its arguments into the engine's options; what they share is here.
 
 mod files;
+pub mod postgres;
 mod stream;
 mod zodb;
 
@@ -17,7 +18,7 @@ use chunkstore::snapshot::{Writer, validate_label};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Save files, the output of a command or standard input as a snapshot
+/// Save files, databases, the output of a command or standard input as snapshots
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -29,6 +30,7 @@ enum Source {
     Files(files::Files),
     Command(stream::Command),
     Stdin(stream::Stdin),
+    Postgres(postgres::Postgres),
     Zodb(zodb::Zodb),
 }
 
@@ -57,6 +59,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Files(arguments) => files::run(console, arguments),
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
+        Source::Postgres(arguments) => postgres::run(console, arguments),
         Source::Zodb(arguments) => zodb::run(console, arguments),
     }
 }

@@ -1,6 +1,7 @@
 //! `restore`: one file for each kind of source.
 
 mod files;
+mod postgres;
 
 use super::Exit;
 use super::console::Console;
@@ -16,10 +17,12 @@ pub struct Arguments {
 #[derive(clap::Subcommand, Debug)]
 enum Kind {
     Files(files::Files),
+    Postgres(postgres::Postgres),
 }
 
 pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     match &arguments.kind {
         Kind::Files(arguments) => files::run(console, arguments),
+        Kind::Postgres(arguments) => postgres::run(console, arguments),
     }
 }
