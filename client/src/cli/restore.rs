@@ -2,6 +2,7 @@
 
 mod files;
 mod postgres;
+mod zodb;
 
 use super::Exit;
 use super::console::Console;
@@ -18,11 +19,13 @@ pub struct Arguments {
 enum Kind {
     Files(files::Files),
     Postgres(postgres::Postgres),
+    Zodb(zodb::Zodb),
 }
 
 pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     match &arguments.kind {
         Kind::Files(arguments) => files::run(console, arguments),
         Kind::Postgres(arguments) => postgres::run(console, arguments),
+        Kind::Zodb(arguments) => zodb::run(console, arguments),
     }
 }
