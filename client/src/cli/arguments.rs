@@ -156,9 +156,6 @@ mod tests {
         for verb in ["run", "mount", "status", "config"] {
             assert!(Cli::try_parse_from(["nightkeep", verb]).is_err());
         }
-        for kind in ["zodb"] {
-            assert!(Cli::try_parse_from(["nightkeep", "backup", kind, "x"]).is_err());
-        }
     }
 
     #[test]
