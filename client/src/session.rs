@@ -193,7 +193,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
 }
 
-fn create_private(dir: &Path) -> Result<()> {
+pub fn create_private(dir: &Path) -> Result<()> {
     let failed = |error| Error::io("cannot create", dir.display().to_string(), error);
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)
 }
