@@ -26,6 +26,8 @@ mod jobs;
 
 mod reader;
 
+mod roundup;
+
 mod streams;
 
 mod torture;

@@ -32,6 +32,10 @@ pub mod selection;
 
 pub mod session;
 
+pub mod postgres;
+
+pub mod roundup;
+
 pub mod jobs;
 
 pub mod cli;

@@ -46,7 +46,29 @@ impl Report {
             ),
             Error::Configuration { .. } => (FAILED, Some("`nightkeep config check` lists all mistakes")),
             Error::RunGoingOn { .. } => (BUSY, Some("runs do not overlap: wait for its end")),
-            Error::Credential { .. }
+            Error::NoProgram { .. } => (
+                FAILED,
+                Some("install PostgreSQL's client programs of that version, or say where they are with --programs DIR"),
+            ),
+            Error::Unreachable { .. } => (
+                FAILED,
+                Some(
+                    "check --host, --port and --username, or PGHOST, PGPORT and PGUSER; a password belongs into ~/.pgpass \
+                     (PGPASSFILE); with peer authentication run as the user: `runuser -u postgres -- nightkeep ...`",
+                ),
+            ),
+            Error::Tracker { .. } => (FAILED, Some("name the tracker's home: the directory with its config.ini")),
+            Error::Backend { .. } => (
+                FAILED,
+                Some("sqlite and postgresql can be saved; `roundup-admin` exports from the others into one of them"),
+            ),
+            Error::Database { .. } => (FAILED, Some("see whether `roundup-admin -i HOME list issue` can read it")),
+            Error::DatabaseLocked { .. } => (
+                FAILED,
+                Some("end what holds it (`fuser -v FILE` names it), or let it wait longer: sqlite_timeout in [rdbms]"),
+            ),
+            Error::Source { .. }
+            | Error::Credential { .. }
             | Error::Argument { .. }
             | Error::Refused { .. }
             | Error::Io { .. }
