@@ -209,6 +209,7 @@ fn object(event: &Event) -> Option<Value> {
             "problems": saved.problems,
             "seconds_elapsed": saved.elapsed.as_secs_f64(),
         }),
+        Event::Note { job, text } => json!({"message_type": "note", "job": job, "message": text}),
         Event::Forgot { job, forgotten, kept } => {
             json!({"message_type": "forgot", "job": job, "forgotten": forgotten, "kept": kept})
         }

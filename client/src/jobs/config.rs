@@ -153,7 +153,7 @@ pub enum What {
     Command { name: String, command: Command },
     Postgres(Postgres),
     Zodb(Zodb),
-    Roundup { home: PathBuf },
+    Roundup { home: PathBuf, excludes: Vec<String> },
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -178,6 +178,8 @@ pub struct Postgres {
     pub host: Option<String>,
     pub port: Option<u16>,
     pub username: Option<String>,
+    /// Where PostgreSQL's programs are looked for.
+    pub programs: Option<PathBuf>,
     pub run_as: Option<String>,
     pub jobs: Option<usize>,
 }

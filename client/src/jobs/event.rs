@@ -68,6 +68,11 @@ pub enum Event {
         selected: u64,
         saved: u64,
     },
+    /// What should be known although nothing is missing.
+    Note {
+        job: String,
+        text: String,
+    },
     /// An item that could not be saved as it should.
     Problem {
         job: String,
@@ -146,6 +151,7 @@ impl Event {
             | Event::Counted { job, .. }
             | Event::Saved { job, .. }
             | Event::Databases { job, .. }
+            | Event::Note { job, .. }
             | Event::Problem { job, .. }
             | Event::Forgot { job, .. }
             | Event::JobEnds { job, .. } => Some(job),

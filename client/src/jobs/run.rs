@@ -288,7 +288,7 @@ impl Run<'_> {
             self.repository.check()?;
             let opened = self.repository.reach(job.retry, self.journal)?;
             let context = context(opened, &watch, repository_dir, work.interrupted);
-            let error = match source::save(source, &order, &context, self.journal) {
+            let error = match source::save(source, &order, &opened.session, &context, self.journal) {
                 Ok(mut tally) => {
                     watch.judge(&mut tally);
                     return Ok(tally);

@@ -1,12 +1,16 @@
 //! From a source of the configuration to the call that saves it: the one place that knows them all.
 
-use super::config::{Files, Source, What};
+use super::config::{Files, Postgres, Source, What, Zodb};
 use super::event::{Event, Saved};
 use super::journal::Journal;
 use super::verdict::FAILED;
 use crate::backup::{self, Context, FilesOptions, Outcome, Request, StreamSource};
 use crate::dataset::{self, Kind};
 use crate::error::Result;
+use crate::names;
+use crate::postgres::{self, Connection, DatabaseOutcome, Format, PostgresOutcome, User};
+use crate::roundup;
+use crate::session::Session;
 use chunkstore::id::RunId;
 use std::ffi::OsString;
 
@@ -45,7 +49,13 @@ impl Tally {
 }
 
 /// Saves one source, or fails as a whole.
-pub fn save(source: &Source, order: &Order<'_>, context: &Context<'_>, journal: &Journal<'_>) -> Result<Tally> {
+pub fn save(
+    source: &Source,
+    order: &Order<'_>,
+    session: &Session,
+    context: &Context<'_>,
+    journal: &Journal<'_>,
+) -> Result<Tally> {
     match &source.what {
         What::Files(files) => {
             let request = order.request(source, Kind::Files, &dataset::name_of_paths(&files.paths))?;
@@ -58,9 +68,20 @@ pub fn save(source: &Source, order: &Order<'_>, context: &Context<'_>, journal: 
             let outcome = backup::stream(context, &request, &name, StreamSource::Command(command.words()))?;
             Ok(order.one(request, &outcome, journal))
         }
-        What::Postgres(_) => Err(missing("postgres")),
+        What::Postgres(databases) => {
+            let options = postgres_options(databases, source.dataset.as_deref())?;
+            let request = order.request_of(String::new());
+            let observe = |event: postgres::Event<'_>| order.observe(event, journal);
+            let outcome = postgres::save(context, &request, &options, &session.history()?, &observe)?;
+            Ok(order.several(&outcome, journal))
+        }
         What::Zodb(_) => Err(missing("zodb")),
-        What::Roundup { .. } => Err(missing("roundup")),
+        What::Roundup { home, excludes } => {
+            let options = roundup::Options { home: home.clone(), excludes: excludes.clone() };
+            let request = order.request(source, Kind::Roundup, &dataset::name_of_paths(std::slice::from_ref(home)))?;
+            let saved = roundup::save(context, &request, &options)?;
+            Ok(order.one(request, &saved.outcome, journal))
+        }
     }
 }
 
@@ -70,15 +91,71 @@ fn missing(kind: &str) -> crate::error::Error {
 
 impl Order<'_> {
     fn request(&self, source: &Source, kind: Kind, default: &str) -> Result<Request> {
-        Ok(Request {
+        Ok(self.request_of(dataset::name(self.host, kind, source.dataset.as_deref(), default)?))
+    }
+
+    fn request_of(&self, dataset: String) -> Request {
+        Request {
             run: self.run,
-            dataset: dataset::name(self.host, kind, source.dataset.as_deref(), default)?,
+            dataset,
             host: self.host.to_owned(),
             labels: self.tags.to_vec(),
             dry_run: false,
             skip_if_unchanged: self.skip_if_unchanged,
             upload_bytes_per_second: self.upload_bytes_per_second,
-        })
+        }
+    }
+
+    fn note(&self, text: String, journal: &Journal<'_>) {
+        journal.tell(&Event::Note { job: self.job.to_owned(), text });
+    }
+
+    /// What is told while databases are saved; what fails of them goes to the monitor.
+    fn observe(&self, event: postgres::Event<'_>, journal: &Journal<'_>) {
+        match event {
+            postgres::Event::Selected(databases) => {
+                for database in databases {
+                    let database = names::shown(&database.name);
+                    journal.tell(&Event::Found { job: self.job.to_owned(), database });
+                }
+                journal.tell(&Event::Counted { job: self.job.to_owned(), databases: databases.len() as u64 });
+            }
+            postgres::Event::Finished(database) => {
+                if let Some(saved) = saved_database(database) {
+                    journal.tell(&Event::Saved { job: self.job.to_owned(), saved });
+                }
+            }
+        }
+    }
+
+    fn several(&self, outcome: &PostgresOutcome, journal: &Journal<'_>) -> Tally {
+        for (name, rule) in &outcome.excluded {
+            self.note(format!("database {} is left out: {rule}", names::shown(name)), journal);
+        }
+        for name in &outcome.near {
+            let name = names::shown(name);
+            self.note(format!("database {name} is left out: it matches a pattern but for its case"), journal);
+        }
+        for database in outcome.databases.iter().filter(|database| database.is_new) {
+            let name = database.name.as_deref().map(names::shown).unwrap_or_default();
+            self.note(format!("database {name} was never saved before"), journal);
+        }
+        for name in &outcome.vanished {
+            let name = names::shown(name);
+            self.note(format!("database {name} was saved lately and is there no longer"), journal);
+        }
+        outcome.warnings.iter().for_each(|warning| self.note(warning.clone(), journal));
+        let missing = outcome.unmatched.iter().filter(|unmatched| unmatched.is_name);
+        let missing: Vec<String> = missing.map(|one| format!("there is no database {}", one.pattern)).collect();
+        let selected = (outcome.databases.len() + missing.len()) as u64;
+        journal.tell(&Event::Databases { job: self.job.to_owned(), selected, saved: outcome.saved() as u64 });
+        let all = || outcome.databases.iter().chain([&outcome.globals]);
+        Tally {
+            saved: all().filter_map(saved_database).collect(),
+            failed: outcome.problems(),
+            cause: all().find_map(failure).or_else(|| missing.first().cloned()),
+            ..Tally::default()
+        }
     }
 
     /// Of a source that makes one snapshot.
@@ -95,6 +172,42 @@ impl Order<'_> {
         journal.tell(&Event::Saved { job: self.job.to_owned(), saved: saved.clone() });
         Tally { saved: vec![saved], ..Tally::default() }
     }
+}
+
+fn saved_database(database: &DatabaseOutcome) -> Option<Saved> {
+    let outcome = database.result.as_ref().ok()?;
+    Some(Saved {
+        dataset: database.dataset.clone(),
+        snapshot: outcome.snapshot.map(|id| id.hex()),
+        database: database.name.as_deref().map(names::shown),
+        bytes: outcome.totals.content_bytes,
+        added_bytes: outcome.added_bytes,
+        problems: 0,
+        elapsed: database.elapsed,
+    })
+}
+
+fn failure(database: &DatabaseOutcome) -> Option<String> {
+    let error = database.result.as_ref().err()?;
+    let name = database.name.as_deref().map_or_else(|| "roles and tablespaces".into(), names::shown);
+    Some(format!("database {name}: {error}"))
+}
+
+fn postgres_options(databases: &Postgres, dataset: Option<&str>) -> Result<postgres::Options> {
+    Ok(postgres::Options {
+        connection: Connection {
+            host: databases.host.clone(),
+            port: databases.port,
+            username: databases.username.clone(),
+            programs: databases.programs.clone(),
+            run_as: databases.run_as.as_deref().map(User::named).transpose()?,
+        },
+        matches: databases.matches.clone(),
+        excludes: databases.excludes.clone(),
+        format: if databases.plain { Format::Plain } else { Format::Custom },
+        jobs: databases.jobs.unwrap_or(1),
+        dataset: dataset.map(str::to_owned),
+    })
 }
 
 fn options(files: &Files) -> FilesOptions {
@@ -119,8 +232,8 @@ pub fn name(source: &Source) -> String {
         }
         What::Command { name, .. } => format!("command {name}"),
         What::Postgres(postgres) => format!("postgres {}", postgres.matches.join(" ")),
-        What::Zodb(super::config::Zodb::Instance(path)) => format!("zodb {}", path.display()),
-        What::Zodb(super::config::Zodb::Storage { data_fs, .. }) => format!("zodb {}", data_fs.display()),
-        What::Roundup { home } => format!("roundup {}", home.display()),
+        What::Zodb(Zodb::Instance(path)) => format!("zodb {}", path.display()),
+        What::Zodb(Zodb::Storage { data_fs, .. }) => format!("zodb {}", data_fs.display()),
+        What::Roundup { home, .. } => format!("roundup {}", home.display()),
     }
 }

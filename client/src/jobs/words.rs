@@ -45,6 +45,7 @@ fn english(event: &Event) -> String {
         Event::Databases { selected, saved, .. } => {
             format!("databases found: {selected}, saved: {saved}, FAILED: {}", selected.saturating_sub(*saved))
         }
+        Event::Note { text, .. } => format!("note: {text}"),
         Event::Problem { item, reason, .. } => format!("error: {}: {reason}", shown(item)),
         Event::Failed { what, cause, hint, .. } => format!("error: {what}: {cause}{}", aside(hint)),
         Event::HookBegins { moment, .. } => format!("hook {} begins", moment.word()),
@@ -101,6 +102,7 @@ fn french(event: &Event) -> String {
                 selected.saturating_sub(*saved)
             )
         }
+        Event::Note { text, .. } => format!("remarque : {text}"),
         Event::Problem { item, reason, .. } => format!("erreur : {} : {reason}", shown(item)),
         Event::Failed { what, cause, hint, .. } => format!("erreur : {what} : {cause}{}", aside(hint)),
         Event::HookBegins { moment, .. } => format!("début de la commande {}", of_hook(*moment)),

@@ -77,10 +77,7 @@ pub fn source(reading: &Reading<'_>, table: &Table<'_>, datasets: &mut Datasets)
         ["command"] => command(reading, table),
         ["postgres"] => postgres(reading, table),
         ["zodb"] | ["data_fs"] => zodb(table),
-        ["roundup"] => path(table, "roundup").map(|home| {
-            expect_directory(table, "roundup", &home, "config.ini");
-            What::Roundup { home }
-        }),
+        ["roundup"] => roundup(table),
         [] => {
             let remedy = "say what to save: files, command, postgres, zodb or roundup";
             table.error("this source saves nothing", remedy);
@@ -113,10 +110,13 @@ pub fn source(reading: &Reading<'_>, table: &Table<'_>, datasets: &mut Datasets)
         What::Command { name, .. } => {
             claim(table, Kind::Stream, given, &dataset::name_of_stream(OsStr::new(name)), datasets);
         }
-        What::Postgres(_) if given.is_some() => {
+        What::Postgres(_) if given.is_some_and(|given| !given.contains('*')) => {
             let (at, place) = table.spot("dataset");
-            let what = "each database has a dataset of its own, HOST/postgres/DATABASE";
-            table.mistakes.error(at, &place, what, "remove the line");
+            let what = "each database needs a dataset of its own";
+            table.mistakes.error(at, &place, what, "remove the line, or put * where the database's name belongs");
+        }
+        What::Roundup { home, .. } => {
+            claim(table, Kind::Roundup, given, &dataset::name_of_paths(std::slice::from_ref(home)), datasets);
         }
         _ => {}
     }
@@ -203,6 +203,7 @@ fn connection(table: &Table<'_>) -> Postgres {
         host: table.text("host").map(|host| host.value),
         port: port.and_then(|port| u16::try_from(port.value).ok()),
         username: table.text("username").map(|user| user.value),
+        programs: path(table, "programs"),
         run_as: table.text("run_as").map(|user| user.value),
         ..Postgres::default()
     }
@@ -221,6 +222,14 @@ fn zodb(table: &Table<'_>) -> Option<What> {
         table.mistakes.warning(at, &place, what, "name the storage's Data.fs");
     }
     Some(What::Zodb(Zodb::Storage { data_fs, blobs: path(table, "blobs") }))
+}
+
+fn roundup(table: &Table<'_>) -> Option<What> {
+    let excludes = table.texts("exclude").unwrap_or_default();
+    excludes.iter().for_each(|glob| check_exclude(table, glob));
+    let home = path(table, "roundup")?;
+    expect_directory(table, "roundup", &home, "config.ini");
+    Some(What::Roundup { home, excludes: excludes.into_iter().map(|glob| glob.value).collect() })
 }
 
 fn expect_directory(table: &Table<'_>, key: &'static str, path: &Path, holds: &str) {
