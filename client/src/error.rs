@@ -25,6 +25,13 @@ pub enum Error {
     Forgotten { id: String },
     #[error("snapshot {id} of {dataset} holds no `{path}`")]
     NoSuchPath { id: String, dataset: String, path: String },
+    #[error("there is no configuration file {place}")]
+    NoConfiguration { place: String },
+    #[error("{place}, line {line}: {mistake}{}", if *more == 0 { String::new() } else { format!(" (and {more} more)") })]
+    Configuration { place: String, line: usize, mistake: String, more: usize },
+    /// Another `run` of this machine.
+    #[error("another run is going on: {holder}")]
+    RunGoingOn { holder: String },
     /// A request that makes no sense.
     #[error("{what}: {reason}")]
     Argument { what: String, reason: String },

@@ -44,4 +44,6 @@ pub mod postgres;
 
 pub mod roundup;
 
+pub mod jobs;
+
 pub mod cli;
