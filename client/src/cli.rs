@@ -24,6 +24,7 @@ mod init;
 mod key;
 mod ls;
 mod man;
+mod mount;
 mod pin;
 mod prune;
 mod restore;
@@ -50,6 +51,8 @@ pub enum Exit {
     Failed,
     /// Done, but for items that were named.
     Incomplete,
+    /// As another process did, which worked for it and has said why.
+    As(u8),
 }
 
 impl Exit {
@@ -58,6 +61,7 @@ impl Exit {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Incomplete => 3,
+            Exit::As(code) => code,
         }
     }
 
@@ -136,6 +140,7 @@ fn dispatch(console: &Console, verb: &Verb) -> Result<Exit> {
         Verb::Unpin(arguments) => pin::run(console, arguments, false),
         Verb::Tag(arguments) => tag::run(console, arguments),
         Verb::Undelete(arguments) => undelete::run(console, arguments),
+        Verb::Mount(arguments) => mount::run(console, arguments),
         Verb::Key(arguments) => key::run(console, arguments),
         Verb::Completions(arguments) => completions::run(console, arguments),
         Verb::Man(arguments) => man::run(console, arguments),

@@ -1,8 +1,8 @@
 //! The verbs and their help. What an option means is said where its verb is; this file has the list of them.
 
 use super::{
-    backup, check, completions, diff, dump, find, forget, init, key, ls, man, pin, prune, restore, snapshots, stats,
-    tag, undelete,
+    backup, check, completions, diff, dump, find, forget, init, key, ls, man, mount, pin, prune, restore, snapshots,
+    stats, tag, undelete,
 };
 use crate::settings::Flags;
 use clap::{Parser, Subcommand};
@@ -61,6 +61,7 @@ pub enum Verb {
     Stats(stats::Arguments),
     Dump(dump::Arguments),
     Restore(restore::Arguments),
+    Mount(mount::Arguments),
     Check(check::Arguments),
     Forget(forget::Arguments),
     Prune(prune::Arguments),
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn verbs_of_later_versions_do_not_exist() {
-        for verb in ["run", "mount", "status", "join", "config"] {
+        for verb in ["run", "status", "join", "config"] {
             assert!(Cli::try_parse_from(["nightkeep", verb]).is_err());
         }
         for kind in ["postgres", "zodb", "roundup"] {
