@@ -22,6 +22,8 @@ mod damage;
 
 mod fixtures;
 
+mod mount;
+
 mod reader;
 
 mod streams;

@@ -66,6 +66,7 @@ pub enum End {
 pub fn check(place: &Path, repository: Option<&Path>) -> Result<PathBuf> {
     let shown = place.display().to_string();
     let failed = |source: io::Error| match source.raw_os_error() {
+        _ if source.kind() == ErrorKind::NotFound => Error::place(&shown, "it does not exist"),
         Some(ENOTCONN) => Error::Stale { place: shown.clone() },
         _ => Error::System { action: "mount on", place: shown.clone(), source },
     };

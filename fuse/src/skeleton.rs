@@ -289,8 +289,8 @@ mod tests {
     #[test]
     fn numbers_stay_and_changes_are_named() {
         let one = shown(1, "h/files/etc", 11);
-        let before = skeleton(&[one.clone()]);
-        assert_eq!(before.changes(&skeleton(&[one.clone()])), Changes::default());
+        let before = skeleton(std::slice::from_ref(&one));
+        assert_eq!(before.changes(&skeleton(std::slice::from_ref(&one))), Changes::default());
         let after = skeleton(&[one.clone(), shown(2, "h/files/etc", 25)]);
         let etc = before.path_of(&["datasets", "h", "files", "etc"]);
         assert_eq!(etc, after.path_of(&["datasets", "h", "files", "etc"]));

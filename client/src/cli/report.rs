@@ -53,7 +53,7 @@ impl Report {
 fn of_mount(error: &Mount) -> (u8, Option<&'static str>) {
     match error {
         Mount::Store(error) => of_store(error),
-        Mount::Place { .. } => (FAILED, Some("make an empty directory for it")),
+        Mount::Place { .. } => (FAILED, Some("give an empty directory outside the repository")),
         Mount::Stale { .. } => (FAILED, Some("remove it with `fusermount3 -u DIR` or, as root, `umount -l DIR`")),
         Mount::NoDevice => (FAILED, Some("load the kernel's module: `modprobe fuse`")),
         Mount::NoHelper => (FAILED, Some("install the package `fuse3`, or mount as root")),

@@ -23,7 +23,7 @@ const PRIORITY: u8 = 3 << 3 | 3;
 /// Runs the program again with the same arguments; `ready` tells that it is mounted.
 pub fn start(ready: &dyn Fn() -> Result<()>) -> Result<Exit> {
     let failed = |source| Error::io("cannot start", "the mount in the background", source);
-    let mut child = Command::new("/proc/self/exe")
+    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
         .args(std::env::args_os().skip(1))
         .env(CHILD, "1")
         .stdout(Stdio::piped())
