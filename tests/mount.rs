@@ -366,6 +366,7 @@ fn damage_costs_its_own_range_and_is_named() {
             }
         }
     }
+    drop(file);
     let (first, last) = (failed[0], failed[failed.len() - 1]);
     assert_eq!(failed, (first..=last).collect::<Vec<_>>(), "one range");
     assert!(failed.len() <= 2 + (256 << 10) / 4096, "{} pages", failed.len());

@@ -11,6 +11,7 @@ mod table;
 mod console;
 mod password;
 mod progress;
+mod question;
 mod walk;
 
 mod backup;

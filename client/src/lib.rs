@@ -32,4 +32,6 @@ pub mod selection;
 
 pub mod session;
 
+pub mod postgres;
+
 pub mod cli;

@@ -39,7 +39,19 @@ impl Report {
             Error::Ambiguous { .. } => (FAILED, Some("give more digits of the id, or the whole name HOST/KIND/NAME")),
             Error::Forgotten { .. } => (FAILED, Some("`nightkeep undelete` brings it back")),
             Error::NoSuchPath { .. } => (FAILED, Some("`nightkeep ls` shows what a snapshot holds")),
-            Error::Credential { .. }
+            Error::NoProgram { .. } => (
+                FAILED,
+                Some("install PostgreSQL's client programs of that version, or say where they are with --programs DIR"),
+            ),
+            Error::Unreachable { .. } => (
+                FAILED,
+                Some(
+                    "check --host, --port and --username, or PGHOST, PGPORT and PGUSER; a password belongs into ~/.pgpass \
+                     (PGPASSFILE); with peer authentication run as the user: `runuser -u postgres -- nightkeep ...`",
+                ),
+            ),
+            Error::Source { .. }
+            | Error::Credential { .. }
             | Error::Argument { .. }
             | Error::Refused { .. }
             | Error::Io { .. }
