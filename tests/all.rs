@@ -24,6 +24,8 @@ mod fixtures;
 
 mod jobs;
 
+mod mount;
+
 mod reader;
 
 mod roundup;
