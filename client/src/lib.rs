@@ -20,6 +20,8 @@ pub mod names;
 
 pub mod interrupts;
 
+pub mod zodb;
+
 pub mod dataset;
 
 pub mod retention;

@@ -3,6 +3,7 @@
 mod files;
 mod roundup;
 mod stream;
+mod zodb;
 
 use super::Exit;
 use super::console::Console;
@@ -29,6 +30,7 @@ enum Source {
     Files(files::Files),
     Command(stream::Command),
     Stdin(stream::Stdin),
+    Zodb(zodb::Zodb),
     Roundup(roundup::Roundup),
 }
 
@@ -57,6 +59,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Files(arguments) => files::run(console, arguments),
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
+        Source::Zodb(arguments) => zodb::run(console, arguments),
         Source::Roundup(arguments) => roundup::run(console, arguments),
     }
 }
@@ -131,12 +134,20 @@ fn expect(progress: &Progress, history: &History, dataset: &str) {
 }
 
 fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome) -> Result<()> {
-    summarise_with(console, request, kind, outcome, json!({}))
+    console.outcome(&summary(request, outcome))?;
+    if kind == Kind::Files {
+        console.say(&format!(
+            "Files:     {} new, {} changed, {} unchanged",
+            format_count(outcome.files_new),
+            format_count(outcome.files_changed),
+            format_count(outcome.files_unchanged)
+        ))?;
+    }
+    lines(request, outcome).iter().try_for_each(|line| console.say(line))
 }
 
-/// `details` is an object with what only this kind of source has to say.
-fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Outcome, details: Value) -> Result<()> {
-    let mut summary = json!({
+fn summary(request: &Request, outcome: &Outcome) -> Value {
+    json!({
         "message_type": "summary",
         "dataset": request.dataset,
         "run": request.run.hex(),
@@ -155,26 +166,15 @@ fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Ou
         "added_bytes": outcome.added_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
-    });
-    if let (Value::Object(summary), Value::Object(details)) = (&mut summary, details) {
-        summary.extend(details);
-    }
-    console.outcome(&summary)?;
-    if kind != Kind::Stream {
-        console.say(&format!(
-            "Files:     {} new, {} changed, {} unchanged",
-            format_count(outcome.files_new),
-            format_count(outcome.files_changed),
-            format_count(outcome.files_unchanged)
-        ))?;
-    }
+    })
+}
+
+/// What a summary ends with for people.
+fn lines(request: &Request, outcome: &Outcome) -> Vec<String> {
     let (read, new, added) =
         (format_size(outcome.read_bytes), format_size(outcome.new_bytes), format_size(outcome.added_bytes));
-    console.say(&format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)))?;
     let added_word = if request.dry_run { "Would add:" } else { "Added:    " };
-    console.say(&format!("{added_word} {new} new, {added} stored"))?;
-    console.say(&format!("Time:      {}", format_elapsed(outcome.elapsed)))?;
-    console.say(&match outcome.snapshot {
+    let last = match outcome.snapshot {
         Some(id) if outcome.problems == 0 => format!("Saved snapshot {} of {}.", id.short(), request.dataset),
         Some(id) => format!(
             "Saved snapshot {} of {}, which is incomplete: {}, named above.",
@@ -184,7 +184,13 @@ fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Ou
         ),
         None if request.dry_run => format!("Dry run: no snapshot of {} was made.", request.dataset),
         None => format!("Nothing changed since the last snapshot of {}: no new one was made.", request.dataset),
-    })
+    };
+    vec![
+        format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)),
+        format!("{added_word} {new} new, {added} stored"),
+        format!("Time:      {}", format_elapsed(outcome.elapsed)),
+        last,
+    ]
 }
 
 /// A tag that can be given and taken away again with `tag SNAPSHOT +T -T`.
