@@ -47,7 +47,7 @@ use chunkstore::id::{RunId, SnapshotId};
 use chunkstore::key::WriteKey;
 use chunkstore::snapshot::{Totals, Writer};
 use chunkstore::store::Store;
-use chunkstore::tree::{Attributes, Entry, Node, Time, is_name};
+use chunkstore::tree::{Attributes, Content, Entry, Node, Time, is_name};
 use chunkstore::writer::{BlobWriter, TreeBuilder};
 use chunkstore::{Error, Result};
 use exclude::Excludes;
@@ -55,11 +55,12 @@ use gate::Gate;
 use given::Branch;
 use halt::Halt;
 use read::Reading;
-use saving::{Account, Saving};
+use saving::{Account, Saving, fact};
 use special::{Made, Tree};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -110,6 +111,27 @@ pub enum StreamSource {
     Stdin,
     /// Program and arguments; committed only if it exits 0.
     Command(Vec<OsString>),
+}
+
+/// A program whose output is saved: watched while it is read, and judged at its end.
+pub struct Producer<'a> {
+    /// What messages call it.
+    pub name: String,
+    pub command: Command,
+    /// Sees all bytes, in order.
+    pub watch: &'a mut dyn FnMut(&[u8]),
+    /// Told how it ended and what it complained of last; an error means that nothing is committed.
+    pub judge: &'a mut dyn FnMut(ExitStatus, &[u8]) -> Result<Verdict>,
+}
+
+/// What a producer's output turned out to be.
+#[derive(Default, Debug)]
+pub struct Verdict {
+    pub facts: Vec<(String, Vec<u8>)>,
+    /// Each makes the snapshot incomplete; they were told to the monitor.
+    pub problems: u64,
+    /// Equal for equal contents where their bytes differ (a time in them, for instance).
+    pub sameness: Option<[u8; 32]>,
 }
 
 #[derive(Default, Debug)]
@@ -184,7 +206,24 @@ pub fn files(context: &Context<'_>, request: &Request, options: &FilesOptions) -
 /// Saves a stream under `name` (a single file name), always reading it to the end.
 pub fn stream(context: &Context<'_>, request: &Request, name: &OsString, source: StreamSource) -> Result<Outcome> {
     let saving = Saving::begin(context, request)?;
-    save_stream(context, request, name.as_bytes(), &source, &saving)
+    save_stream(context, request, name.as_bytes(), &saving, &mut |reading| {
+        let mut verdict = Verdict::default();
+        if let StreamSource::Command(words) = &source {
+            verdict.facts.push(fact("command", stream::program(words)));
+        }
+        Ok((stream::read(&source, reading)?, verdict))
+    })
+}
+
+/// Saves what a program writes under `name` (a single file name), if it is judged to be whole.
+pub fn produced(
+    context: &Context<'_>,
+    request: &Request,
+    name: &OsString,
+    mut producer: Producer<'_>,
+) -> Result<Outcome> {
+    let saving = Saving::begin(context, request)?;
+    save_stream(context, request, name.as_bytes(), &saving, &mut |reading| stream::produce(&mut producer, reading))
 }
 
 /// What is to be saved, and what not.
@@ -214,8 +253,8 @@ fn save_stream(
     context: &Context<'_>,
     request: &Request,
     name: &[u8],
-    source: &StreamSource,
     saving: &Saving<'_>,
+    read: &mut dyn FnMut(&Reading<'_>) -> Result<(Content, Verdict)>,
 ) -> Result<Outcome> {
     if !is_name(name) {
         return Err(Error::invalid(String::from_utf8_lossy(name), "it is not the name of a file"));
@@ -223,7 +262,7 @@ fn save_stream(
     with_session(context, request, |session| {
         let names = Names::load();
         let reading = session.reading(&names);
-        let content = stream::read(source, &reading)?;
+        let (content, mut verdict) = read(&reading)?;
         let size = content.size();
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let attributes = Attributes {
@@ -239,23 +278,20 @@ fn save_stream(
         // Its time is that of the run; what is left tells whether there is anything new.
         let timeless =
             Entry { attributes: Attributes { modified: Time::default(), ..entry.attributes.clone() }, ..entry.clone() };
-        let held = *blake3::hash(&timeless.encode()).as_bytes();
+        let held = verdict.sameness.unwrap_or_else(|| *blake3::hash(&timeless.encode()).as_bytes());
         let configuration = context.store.configuration();
         let place = Place::new(context.cache_dir, &configuration.repository, &request.dataset, [0; 16]);
         let mut tree = TreeBuilder::new();
         let writer = session.chunks.writer;
         tree.push(name, &entry.encode(), &entry.links(), writer)?;
         let read_bytes = reading.read_bytes.load(Ordering::Relaxed);
-        let mut facts = vec![saving::fact("read.bytes", read_bytes)];
-        if let StreamSource::Command(words) = source {
-            facts.push(saving::fact("command", stream::program(words)));
-        }
+        verdict.facts.push(fact("read.bytes", read_bytes));
         let account = Account {
             root: tree.finish(writer)?,
             totals: Totals { files: 1, content_bytes: size, ..Totals::default() },
-            problems: session.report.problems.load(Ordering::Relaxed),
+            problems: session.report.problems.load(Ordering::Relaxed) + verdict.problems,
             paths: vec![name.to_vec()],
-            facts,
+            facts: verdict.facts,
             is_latest: saving.latest().and_then(|latest| place.read_stream(&latest)) == Some(held),
         };
         context.monitor.counters().files_done.fetch_add(1, Ordering::Relaxed);

@@ -8,10 +8,10 @@ mod arguments;
 mod report;
 mod table;
 
-mod confirm;
 mod console;
 mod password;
 mod progress;
+mod question;
 mod walk;
 
 mod backup;

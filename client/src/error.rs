@@ -43,6 +43,15 @@ pub enum Error {
     Database { path: String, reason: String },
     #[error("database {path} stayed locked by another process for {seconds} s")]
     DatabaseLocked { path: String, seconds: u64 },
+    /// A program of another product is needed and not there, or too old.
+    #[error("{program}: {reason}")]
+    NoProgram { program: String, reason: String },
+    /// A database server that does not answer, or does not let us in: what libpq says.
+    #[error("cannot connect to PostgreSQL: {reason}")]
+    Unreachable { reason: String },
+    /// A source or target that refuses what is asked of it: a database, a program's failure.
+    #[error("{what}: {reason}")]
+    Source { what: String, reason: String },
     #[error("{action} {object}: {source}")]
     Io { action: &'static str, object: String, source: io::Error },
     /// Standard output is gone or full.
@@ -60,6 +69,10 @@ impl Error {
 
     pub fn refused(what: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::Refused { what: what.into(), reason: reason.into() }
+    }
+
+    pub fn source(what: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Source { what: what.into(), reason: reason.into() }
     }
 
     pub fn io(action: &'static str, object: impl Into<String>, source: io::Error) -> Error {

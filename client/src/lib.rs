@@ -34,6 +34,8 @@ pub mod selection;
 
 pub mod session;
 
+pub mod postgres;
+
 pub mod roundup;
 
 pub mod cli;

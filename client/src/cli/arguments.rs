@@ -155,9 +155,6 @@ mod tests {
         for verb in ["run", "mount", "status", "join", "config"] {
             assert!(Cli::try_parse_from(["nightkeep", verb]).is_err());
         }
-        for kind in ["postgres"] {
-            assert!(Cli::try_parse_from(["nightkeep", "backup", kind, "x"]).is_err());
-        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod files;
 mod roundup;
+pub mod postgres;
 mod stream;
 mod zodb;
 
@@ -18,7 +19,7 @@ use chunkstore::snapshot::{Writer, validate_label};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Save files, the output of a command or standard input as a snapshot
+/// Save files, databases, the output of a command or standard input as snapshots
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -30,6 +31,7 @@ enum Source {
     Files(files::Files),
     Command(stream::Command),
     Stdin(stream::Stdin),
+    Postgres(postgres::Postgres),
     Zodb(zodb::Zodb),
     Roundup(roundup::Roundup),
 }
@@ -59,6 +61,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Files(arguments) => files::run(console, arguments),
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
+        Source::Postgres(arguments) => postgres::run(console, arguments),
         Source::Zodb(arguments) => zodb::run(console, arguments),
         Source::Roundup(arguments) => roundup::run(console, arguments),
     }

@@ -47,7 +47,19 @@ impl Report {
                 FAILED,
                 Some("end what holds it (`fuser -v FILE` names it), or let it wait longer: sqlite_timeout in [rdbms]"),
             ),
-            Error::Credential { .. }
+            Error::NoProgram { .. } => (
+                FAILED,
+                Some("install PostgreSQL's client programs of that version, or say where they are with --programs DIR"),
+            ),
+            Error::Unreachable { .. } => (
+                FAILED,
+                Some(
+                    "check --host, --port and --username, or PGHOST, PGPORT and PGUSER; a password belongs into ~/.pgpass \
+                     (PGPASSFILE); with peer authentication run as the user: `runuser -u postgres -- nightkeep ...`",
+                ),
+            ),
+            Error::Source { .. }
+            | Error::Credential { .. }
             | Error::Argument { .. }
             | Error::Refused { .. }
             | Error::Io { .. }

@@ -2,6 +2,7 @@
 
 mod files;
 mod roundup;
+mod postgres;
 
 use super::Exit;
 use super::console::Console;
@@ -18,11 +19,13 @@ pub struct Arguments {
 enum Kind {
     Files(files::Files),
     Roundup(roundup::Roundup),
+    Postgres(postgres::Postgres),
 }
 
 pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     match &arguments.kind {
         Kind::Files(arguments) => files::run(console, arguments),
         Kind::Roundup(arguments) => roundup::run(console, arguments),
+        Kind::Postgres(arguments) => postgres::run(console, arguments),
     }
 }

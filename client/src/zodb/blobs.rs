@@ -163,7 +163,9 @@ mod tests {
         let lawn = path_of(Path::new(""), true, blob(0x102, tid));
         assert_eq!(text(&lawn), b"0x0102/0x0405c87c82222222.blob");
         assert_eq!(text(&path_of(Path::new(""), true, blob(0, 5))), b"0x00/0x05.blob");
-        for wrong in ["0x01", "0x01.blob", "0x01/0x02.tmp", "0x01/02.blob", "x/0x02.blob", "0x01/0x.blob", "0x01/0xg.blob"] {
+        for wrong in
+            ["0x01", "0x01.blob", "0x01/0x02.tmp", "0x01/02.blob", "x/0x02.blob", "0x01/0x.blob", "0x01/0xg.blob"]
+        {
             assert_eq!(parse(wrong.as_bytes()), None, "{wrong}");
         }
         assert_eq!(parse(b"0x01/0x02/0x03.blob"), None, "two of eight");

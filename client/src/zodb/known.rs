@@ -5,12 +5,12 @@
 //!
 //! ```text
 //! magic 8 | repository 16 | H(dataset) 32 | generation 16 | path bytes | device u64 | inode u64
-//! end u64 | transactions u64 | first tid u64 | last tid u64 | last position u64 | last header 23
+//! end u64 | transactions u64 | first tid u64 | last position u64 | last header 23
 //! tail_len u32 | H(tail) 32 | list bytes | n varint, n * (oid u64, tid u64) | H(all before) 32
 //! ```
 
-use super::scan::{BlobName, Found};
-use super::storage::Storage;
+use super::scan::{BlobName, Found, Last};
+use super::storage::{RECENT_BYTES, Storage};
 use super::transaction::{TRANSACTION_LEN, Tid, Transaction};
 use crate::backup::{Context, Request};
 use chunkstore::Result;
@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 const MAGIC: &[u8; 8] = b"NKzodb\0\x01";
 /// So many bytes before the end are compared, and the content is gone on with at most so far before it.
-pub const TAIL_BYTES_MAX: u64 = 48 << 10;
+pub const TAIL_BYTES_MAX: u64 = RECENT_BYTES as u64;
 const BLOBS_MAX: usize = 1 << 28;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +34,6 @@ pub struct Known {
     pub inode: u64,
     /// Where the last transaction ends.
     pub end: u64,
-    pub last_head: [u8; TRANSACTION_LEN],
     pub tail_len: u32,
     pub tail_hash: [u8; 32],
     pub growing: ListBuilder,
@@ -91,15 +90,15 @@ impl Known {
         self.growing.size()
     }
 
-    /// Whether the storage still begins with what is remembered. The answer holds the bytes from [`Known::resume`] to the end.
-    pub fn proves(&self, storage: &Storage) -> Result<Option<Vec<u8>>> {
+    /// Whether the storage still begins with what is remembered. The answer holds the bytes before [`Known::resume`], and those
+    /// from there to the end, as far as they were read.
+    pub fn proves(&self, storage: &Storage) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
         let stat = &storage.stat;
         if (stat.device, stat.inode) != (self.device, self.inode) || stat.size < self.end {
             return Ok(None);
         }
-        let Some((last, position)) = self.found.last else { return Ok(None) };
-        let head = storage.read_array(position)?;
-        if head != Some(self.last_head) || Transaction::decode(&self.last_head).tid != last {
+        let Some(last) = self.found.last else { return Ok(None) };
+        if storage.read_array(last.position)? != Some(last.head) {
             return Ok(None);
         }
         let mut tail = vec![0; usize::try_from(self.tail_len).unwrap_or(0)];
@@ -111,17 +110,17 @@ impl Known {
         let Some(again) = self.resume().checked_sub(begin).filter(|_| self.resume() <= self.end) else {
             return Ok(None);
         };
-        let again = usize::try_from(again).unwrap_or(usize::MAX).min(tail.len());
-        Ok(Some(tail.split_off(again)))
+        let from_resume = tail.split_off(usize::try_from(again).unwrap_or(usize::MAX).min(tail.len()));
+        Ok(Some((tail, from_resume)))
     }
 }
 
 fn encode(known: &Known, head: &[u8]) -> Vec<u8> {
     let mut e = Encoder { bytes: head.to_vec() };
-    let number = |tid: Option<Tid>| tid.map_or(0, |tid| tid.0);
-    let (last, position) = known.found.last.map_or((0, 0), |(tid, position)| (tid.0, position));
+    let first = known.found.first.map_or(0, |tid| tid.0);
+    let (position, last_head) = known.found.last.map_or((0, [0; TRANSACTION_LEN]), |last| (last.position, last.head));
     e.raw(&known.generation).u64(known.device).u64(known.inode).u64(known.end);
-    e.u64(known.found.transactions).u64(number(known.found.first)).u64(last).u64(position).raw(&known.last_head);
+    e.u64(known.found.transactions).u64(first).u64(position).raw(&last_head);
     e.u32(known.tail_len).raw(&known.tail_hash).bytes(&known.growing.encode());
     e.varint(known.found.blobs.len() as u64);
     for blob in &known.found.blobs {
@@ -138,11 +137,13 @@ fn decode(bytes: &[u8], head: &[u8]) -> Result<Known> {
     if blake3::hash(body) != *sum {
         return Err(d.corrupt("its checksum does not fit"));
     }
-    d.magic(head)?;
+    if d.raw(head.len())? != head {
+        return Err(d.corrupt("it is of another dataset or storage"));
+    }
     let generation = d.array()?;
     let (device, inode, end) = (d.u64()?, d.u64()?, d.u64()?);
-    let (transactions, first, last, position) = (d.u64()?, d.u64()?, d.u64()?, d.u64()?);
-    let last_head = d.array()?;
+    let (transactions, first, position) = (d.u64()?, d.u64()?, d.u64()?);
+    let head = d.array()?;
     let (tail_len, tail_hash) = (d.u32()?, d.array()?);
     if u64::from(tail_len) > TAIL_BYTES_MAX.min(end) {
         return Err(d.corrupt("its tail is too long"));
@@ -154,9 +155,9 @@ fn decode(bytes: &[u8], head: &[u8]) -> Result<Known> {
         blobs.push(BlobName { oid: d.u64()?, tid: Tid(d.u64()?) });
     }
     d.finish()?;
-    let last = Some((Tid(last), position));
+    let last = Some(Last { tid: Transaction::decode(&head).tid, position, head });
     let found = Found { transactions, first: Some(Tid(first)), last, blobs, borrowed: Vec::new() };
-    Ok(Known { generation, device, inode, end, last_head, tail_len, tail_hash, growing, found })
+    Ok(Known { generation, device, inode, end, tail_len, tail_hash, growing, found })
 }
 
 #[cfg(test)]
@@ -170,14 +171,13 @@ mod tests {
             device: 2,
             inode: 3,
             end: 100_000,
-            last_head: [4; TRANSACTION_LEN],
             tail_len: 5000,
             tail_hash: [5; 32],
             growing: ListBuilder::new(),
             found: Found {
                 transactions: 6,
                 first: Some(Tid(7)),
-                last: Some((Tid(8), 9)),
+                last: Some(Last { tid: Tid(0x0404_0404_0404_0404), position: 9, head: [4; TRANSACTION_LEN] }),
                 blobs: vec![blob(10), blob(11)],
                 borrowed: Vec::new(),
             },

@@ -8,7 +8,7 @@ use super::known::{Known, Place, TAIL_BYTES_MAX};
 use super::scan::{BlobName, Found, Scan};
 use super::site::{Site, index_of};
 use super::storage::{Forward, Storage, Tail};
-use super::transaction::{FIRST, RECORD_LEN, Record, TRANSACTION_LEN, Tid};
+use super::transaction::{RECORD_LEN, Record, Tid};
 use super::{index, lock, pickle};
 use crate::backup::special::{Depot, Keep, Made, Prepared, Tree, Walked, compose};
 use crate::backup::{Context, FilesOptions, Outcome, Request};
@@ -100,6 +100,8 @@ struct Stored {
     end: u64,
     tail: Tail,
     read_from: u64,
+    /// The last bytes.
+    recent: Vec<u8>,
     /// None: it is too small to go on with.
     growing: Option<ListBuilder>,
     /// It was longer the last time.
@@ -128,13 +130,13 @@ impl Attempt<'_> {
             return Ok(None);
         }
         let missing = self.report(depot, &storage, &stored, &blobs)?;
-        let known = remember(&storage, &stored, generation)?;
+        let known = remember(&storage, &stored, generation);
         let read_bytes = storage.read_bytes.load(Ordering::Relaxed);
         depot.count_read(read_bytes);
         let coverage = Coverage {
             transactions: stored.found.transactions,
             first: stored.found.first,
-            last: stored.found.last.map(|(tid, _)| tid),
+            last: stored.found.last.map(|last| last.tid),
             end: stored.end,
             read_from: stored.read_from,
             read_bytes,
@@ -146,20 +148,13 @@ impl Attempt<'_> {
     }
 
     /// Reads what is new, or all.
-    fn store(
-        &self,
-        depot: &Depot<'_>,
-        storage: &Storage,
-        place: &Place,
-        generation: [u8; 16],
-    ) -> Result<Stored> {
+    fn store(&self, depot: &Depot<'_>, storage: &Storage, place: &Place, generation: [u8; 16]) -> Result<Stored> {
         let known = place.read();
         let is_same_file = |known: &Known| (known.device, known.inode) == (storage.stat.device, storage.stat.inode);
         let shrunk = known.as_ref().filter(|known| is_same_file(known) && storage.stat.size < known.end);
         let shrunk_from = shrunk.map(|known| known.end);
         if storage.stat.size <= depot.inline_bytes_max() {
-            let scan = Scan::new(storage.name(), FIRST, Found::default());
-            let mut forward = Forward::new(storage, 0, FIRST, scan, Vec::new());
+            let mut forward = Forward::whole(storage);
             let content = depot.content(&storage.name(), &mut |buffer| forward.read(buffer))?;
             return Ok(Stored::new(content, forward, 0, None, shrunk_from));
         }
@@ -167,20 +162,17 @@ impl Attempt<'_> {
         if let Some(known) = known {
             let is_stored = known.generation == generation && depot.trusts();
             if is_stored || depot.are_present(&known.growing.links())? {
-                begun = known.proves(storage)?.map(|window| (known, window));
+                begun = known.proves(storage)?.map(|(before, window)| (known, before, window));
             }
         }
         let (list, mut forward) = match begun {
-            Some((known, window)) => {
+            Some((known, before, window)) => {
                 let (resume, end) = (known.resume(), known.end);
                 depot.count_bytes(resume);
                 let scan = Scan::new(storage.name(), end, known.found);
-                (known.growing, Forward::new(storage, resume, end, scan, window))
+                (known.growing, Forward::new(storage, resume, end, scan, before, window))
             }
-            None => {
-                let scan = Scan::new(storage.name(), FIRST, Found::default());
-                (ListBuilder::new(), Forward::new(storage, 0, FIRST, scan, Vec::new()))
-            }
+            None => (ListBuilder::new(), Forward::whole(storage)),
         };
         let read_from = list.size();
         let grown = depot.grow(list, TAIL_BYTES_MAX, &mut |buffer| forward.read(buffer))?;
@@ -216,7 +208,8 @@ impl Attempt<'_> {
     fn report(&self, depot: &Depot<'_>, storage: &Storage, stored: &Stored, blobs: &Blobs) -> Result<u64> {
         let name = storage.path.as_os_str().as_bytes();
         if let Some(known) = stored.shrunk_from {
-            let reason = format!("the same file had {known} bytes of transactions the last time: it was cut short since");
+            let reason =
+                format!("the same file had {known} bytes of transactions the last time: it was cut short since");
             depot.problem(name, &reason);
         }
         if let Tail::Torn(bytes) | Tail::Unfinished(bytes) = stored.tail
@@ -274,8 +267,9 @@ impl Stored {
         growing: Option<ListBuilder>,
         shrunk_from: Option<u64>,
     ) -> Stored {
+        let recent = forward.recent().to_vec();
         let Forward { scan, end, tail, .. } = forward;
-        Stored { content, found: scan.found, end, tail, read_from, growing, shrunk_from }
+        Stored { content, found: scan.found, end, tail, read_from, recent, growing, shrunk_from }
     }
 }
 
@@ -317,25 +311,18 @@ fn not_there(storage: &Storage, name: BlobName, position: u64) -> Error {
 }
 
 /// What the next run needs to go on from here.
-fn remember(storage: &Storage, stored: &Stored, generation: [u8; 16]) -> Result<Option<Known>> {
-    let (Some(growing), Some((_, position))) = (&stored.growing, stored.found.last) else { return Ok(None) };
-    let Some(last_head) = storage.read_array::<TRANSACTION_LEN>(position)? else { return Ok(None) };
-    let len = stored.end.min(TAIL_BYTES_MAX);
-    let mut tail = vec![0; usize::try_from(len).unwrap_or(0)];
-    if storage.read_at(&mut tail, stored.end - len)? < tail.len() {
-        return Ok(None);
-    }
-    Ok(Some(Known {
+fn remember(storage: &Storage, stored: &Stored, generation: [u8; 16]) -> Option<Known> {
+    let growing = stored.growing.as_ref().filter(|_| stored.found.last.is_some())?;
+    Some(Known {
         generation,
         device: storage.stat.device,
         inode: storage.stat.inode,
         end: stored.end,
-        last_head,
-        tail_len: u32::try_from(len).unwrap_or(0),
-        tail_hash: *blake3::hash(&tail).as_bytes(),
+        tail_len: u32::try_from(stored.recent.len()).ok()?,
+        tail_hash: *blake3::hash(&stored.recent).as_bytes(),
         growing: growing.clone(),
         found: stored.found.clone(),
-    }))
+    })
 }
 
 fn facts(site: &Site, coverage: &Coverage) -> Vec<(String, Vec<u8>)> {
@@ -351,7 +338,9 @@ fn facts(site: &Site, coverage: &Coverage) -> Vec<(String, Vec<u8>)> {
         ("zodb.blobs.missing", text(coverage.blobs_missing)),
     ];
     facts.extend(site.blobs.as_ref().map(|blobs| ("zodb.blobs", path(blobs))));
-    for (tid, keys) in [(coverage.first, ["zodb.first.tid", "zodb.first.time"]), (coverage.last, ["zodb.last.tid", "zodb.last.time"])] {
+    for (tid, keys) in
+        [(coverage.first, ["zodb.first.tid", "zodb.first.time"]), (coverage.last, ["zodb.last.tid", "zodb.last.time"])]
+    {
         if let Some(tid) = tid {
             facts.extend([(keys[0], text(tid)), (keys[1], text(tid.shown_time()))]);
         }

@@ -18,12 +18,21 @@ pub struct BlobName {
 pub struct Found {
     pub transactions: u64,
     pub first: Option<Tid>,
-    /// The last one, and where it begins.
-    pub last: Option<(Tid, u64)>,
+    pub last: Option<Last>,
     /// Of blob records, in the order found; some are there twice.
     pub blobs: Vec<BlobName>,
     /// Records without data of their own: it is in the record at this position.
     pub borrowed: Vec<(BlobName, u64)>,
+}
+
+/// The last transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Last {
+    pub tid: Tid,
+    /// Where it begins.
+    pub position: u64,
+    /// Its header.
+    pub head: [u8; TRANSACTION_LEN],
 }
 
 pub struct Scan {
@@ -38,6 +47,7 @@ pub struct Scan {
     part: Part,
     begin: u64,
     transaction: Transaction,
+    transaction_head: [u8; TRANSACTION_LEN],
     pub found: Found,
 }
 
@@ -63,6 +73,7 @@ impl Scan {
             part: Part::Transaction,
             begin: at,
             transaction,
+            transaction_head: [0; TRANSACTION_LEN],
             found,
         }
     }
@@ -91,7 +102,6 @@ impl Scan {
         }
     }
 
-
     fn take_part(&mut self) -> Result<()> {
         match self.part {
             Part::Transaction => self.transaction(),
@@ -109,6 +119,7 @@ impl Scan {
         self.begin = self.at - TRANSACTION_LEN as u64;
         let Some(head) = self.head.first_chunk() else { return Err(self.damaged("its header is not whole")) };
         self.transaction = Transaction::decode(head);
+        self.transaction_head = *head;
         if !self.transaction.is_sound() {
             return Err(self.damaged("its header makes no sense"));
         }
@@ -177,7 +188,7 @@ impl Scan {
         let tid = self.transaction.tid;
         self.found.transactions += 1;
         self.found.first.get_or_insert(tid);
-        self.found.last = Some((tid, self.begin));
+        self.found.last = Some(Last { tid, position: self.begin, head: self.transaction_head });
         self.collect(Part::Transaction, TRANSACTION_LEN);
         Ok(())
     }

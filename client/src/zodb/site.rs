@@ -182,7 +182,12 @@ fn substitute(text: &str, defined: &[(String, String)]) -> String {
     let mut longest_first: Vec<_> = defined.iter().collect();
     longest_first.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     for (name, value) in longest_first {
-        for reference in [format!("${{{name}}}"), format!("${{{}}}", name.to_uppercase()), format!("${name}"), format!("${}", name.to_uppercase())] {
+        for reference in [
+            format!("${{{name}}}"),
+            format!("${{{}}}", name.to_uppercase()),
+            format!("${name}"),
+            format!("${}", name.to_uppercase()),
+        ] {
             text = text.replace(&reference, value);
         }
     }
@@ -228,9 +233,16 @@ mod tests {
     fn instances_have_known_places() {
         let temp = tempfile::tempdir().unwrap();
         let top = temp.path().canonicalize().unwrap();
-        make(&top, &["a/filestorage/Data.fs", "b/var/filestorage/Data.fs", "c/Data.fs"], &["a/blobstorage", "b/var/blobstorage"]);
+        make(
+            &top,
+            &["a/filestorage/Data.fs", "b/var/filestorage/Data.fs", "c/Data.fs"],
+            &["a/blobstorage", "b/var/blobstorage"],
+        );
         assert_eq!(find(&top, "a"), ("a/filestorage/Data.fs".into(), Some("a/blobstorage".into()), "a".into()));
-        assert_eq!(find(&top, "b"), ("b/var/filestorage/Data.fs".into(), Some("b/var/blobstorage".into()), "b/var".into()));
+        assert_eq!(
+            find(&top, "b"),
+            ("b/var/filestorage/Data.fs".into(), Some("b/var/blobstorage".into()), "b/var".into())
+        );
         assert_eq!(find(&top, "c"), ("c/Data.fs".into(), None, "c".into()));
         std::os::unix::fs::symlink("a", top.join("link")).unwrap();
         assert_eq!(find(&top, "link"), find(&top, "a"));
@@ -245,11 +257,20 @@ mod tests {
     fn a_buildout_names_its_storage() {
         let temp = tempfile::tempdir().unwrap();
         let top = temp.path().canonicalize().unwrap();
-        make(&top, &["data/main/filestorage/Data.fs"], &["data/main/blobstorage", "bo/parts/zeoserver/etc", "bo/parts/client1/etc"]);
+        make(
+            &top,
+            &["data/main/filestorage/Data.fs"],
+            &["data/main/blobstorage", "bo/parts/zeoserver/etc", "bo/parts/client1/etc"],
+        );
         let conf = "%define DATA TOP/data/main\n<zeo>\n  address 8100\n</zeo>\n# x\n<filestorage 1>\n  path $DATA/filestorage/Data.fs\n  blob-dir ${data}/blobstorage\n</filestorage>\n";
         write(top.join("bo/parts/zeoserver/etc/zeo.conf"), conf.replace("TOP", top.to_str().unwrap())).unwrap();
-        write(top.join("bo/parts/client1/etc/zope.conf"), "<zodb_db main>\n <zeoclient>\n server 8100\n blob-dir /x\n </zeoclient>\n</zodb_db>\n").unwrap();
-        let expected = ("data/main/filestorage/Data.fs".into(), Some("data/main/blobstorage".into()), "data/main".into());
+        write(
+            top.join("bo/parts/client1/etc/zope.conf"),
+            "<zodb_db main>\n <zeoclient>\n server 8100\n blob-dir /x\n </zeoclient>\n</zodb_db>\n",
+        )
+        .unwrap();
+        let expected =
+            ("data/main/filestorage/Data.fs".into(), Some("data/main/blobstorage".into()), "data/main".into());
         assert_eq!(find(&top, "bo"), expected);
         let conf = "<blobstorage 1>\n blob-dir TOP/data/main/blobstorage\n <filestorage>\n path TOP/data/main/filestorage/Data.fs\n </filestorage>\n</blobstorage>";
         write(top.join("bo/parts/zeoserver/etc/zeo.conf"), conf.replace("TOP", top.to_str().unwrap())).unwrap();

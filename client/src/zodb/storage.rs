@@ -4,7 +4,7 @@
 //! header says to be committed was there whole before it said so: bytes are read in ascending order, never the other way.
 //! Everything is read from one descriptor; whatever takes the file's name meanwhile is not looked at, but noticed.
 
-use super::scan::Scan;
+use super::scan::{Found, Scan};
 use super::transaction::{FIRST, MAGICS, TRAILER_LEN, TRANSACTION_LEN, Transaction};
 use crate::metadata::capture::Stat;
 use chunkstore::{Error, Result};
@@ -134,12 +134,24 @@ pub struct Forward<'a> {
     /// How long the file was when it was opened.
     size: u64,
     is_over: bool,
+    /// The last bytes that were handed out: [`RECENT_BYTES`] of them, or all, and perhaps some more.
+    recent: Vec<u8>,
 }
+
+/// So many of the last bytes are kept.
+pub const RECENT_BYTES: usize = 48 << 10;
 
 impl<'a> Forward<'a> {
     /// Hands out bytes from `at` on. Up to `end` they are known to be good, and `scan` has seen all before that. `window` holds
-    /// those from `at` on that were read already.
-    pub fn new(storage: &'a Storage, at: u64, end: u64, scan: Scan, mut window: Vec<u8>) -> Forward<'a> {
+    /// those from `at` on that were read already, `before` those right before it.
+    pub fn new(
+        storage: &'a Storage,
+        at: u64,
+        end: u64,
+        scan: Scan,
+        before: Vec<u8>,
+        mut window: Vec<u8>,
+    ) -> Forward<'a> {
         window.reserve(WINDOW_BYTES.saturating_sub(window.len()));
         Forward {
             storage,
@@ -152,7 +164,19 @@ impl<'a> Forward<'a> {
             tail: Tail::Nothing,
             size: storage.stat.size,
             is_over: false,
+            recent: before,
         }
+    }
+
+    /// All from the beginning.
+    pub fn whole(storage: &'a Storage) -> Forward<'a> {
+        let scan = Scan::new(storage.name(), FIRST, Found::default());
+        Forward::new(storage, 0, FIRST, scan, Vec::new(), Vec::new())
+    }
+
+    /// The last bytes that were handed out.
+    pub fn recent(&self) -> &[u8] {
+        self.recent.get(self.recent.len().saturating_sub(RECENT_BYTES)..).unwrap_or_default()
     }
 
     /// The next bytes into the front of a buffer; 0 at the end.
@@ -178,6 +202,10 @@ impl<'a> Forward<'a> {
             self.scan.push(new)?;
         }
         self.at += len as u64;
+        self.recent.extend_from_slice(to.get(len.saturating_sub(RECENT_BYTES)..).unwrap_or_default());
+        if self.recent.len() > 4 * RECENT_BYTES {
+            self.recent.drain(..self.recent.len() - RECENT_BYTES);
+        }
         Ok(len)
     }
 

@@ -123,7 +123,8 @@ fn text(coverage: &Coverage) -> Vec<String> {
 
 fn object(site: &Site, coverage: &Coverage) -> Value {
     let tid = |tid: Option<zodb::transaction::Tid>| tid.map(|tid| tid.to_string());
-    let time = |tid: Option<zodb::transaction::Tid>| tid.and_then(zodb::transaction::Tid::time).map(|time| time.to_string());
+    let time =
+        |tid: Option<zodb::transaction::Tid>| tid.and_then(zodb::transaction::Tid::time).map(|time| time.to_string());
     serde_json::json!({
         "data_fs": shown(&site.data_fs),
         "blob_dir": site.blobs.as_ref().map(|blobs| shown(blobs)),

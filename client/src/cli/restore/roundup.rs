@@ -1,10 +1,10 @@
 //! `restore roundup`: one tracker.
 
 use crate::cli::Exit;
-use crate::cli::confirm::confirm;
 use crate::cli::console::Console;
 use crate::cli::ls::Found;
 use crate::cli::progress::Progress;
+use crate::cli::question::confirm;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::roundup::{Restore, Restored, is_occupied};
@@ -61,9 +61,9 @@ pub fn run(console: &Console, arguments: &Roundup) -> Result<Exit> {
     let opener = Opener::new(&session.keys, session.configuration())?;
     let details = version.snapshot.details(&opener)?;
     let shown = arguments.target.display();
-    if is_occupied(&arguments.target)? {
+    if is_occupied(&arguments.target)? && !arguments.yes {
         let what = format!("{shown} will be replaced by {} of {}.", summary.dataset, clock::rfc3339(summary.time));
-        confirm(console, &what, arguments.yes)?;
+        confirm(console, "the restore", &what)?;
     }
     let progress = Progress::start(console);
     progress.expect(summary.totals.files, summary.totals.content_bytes);
