@@ -1,8 +1,8 @@
 //! `backup`: one file for each kind of source turns its arguments into the engine's options; what they share is here.
 
 mod files;
-mod roundup;
 pub mod postgres;
+mod roundup;
 mod stream;
 mod zodb;
 

@@ -1,8 +1,8 @@
 //! `restore`: one file for each kind of source.
 
 mod files;
-mod roundup;
 mod postgres;
+mod roundup;
 
 use super::Exit;
 use super::console::Console;

@@ -40,7 +40,7 @@ pub fn run(console: &Console, arguments: &Roundup) -> Result<Exit> {
     let host = dataset::host();
     let default = dataset::name_of_paths(std::slice::from_ref(&home));
     let dataset = dataset::name(&host, Kind::Roundup, common.dataset.as_deref(), &default)?;
-    let options = Options { home, excludes: Vec::new() };
+    let options = Options { home, ..Options::default() };
     // Before a passphrase is asked for: that this is a tracker which can be saved.
     engine::inspect(&options.home)?;
     let opened = Opened::open(console)?;
@@ -52,7 +52,9 @@ pub fn run(console: &Console, arguments: &Roundup) -> Result<Exit> {
     let saved = saved?;
     let outcome = &saved.outcome;
     let mut object = summary(&request, outcome);
-    for (key, value) in [("backend", json!(saved.backend)), ("rows", json!(saved.rows)), ("contents", json!(saved.contents))] {
+    for (key, value) in
+        [("backend", json!(saved.backend)), ("rows", json!(saved.rows)), ("contents", json!(saved.contents))]
+    {
         object[key] = value;
     }
     console.outcome(&object)?;
