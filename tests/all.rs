@@ -22,6 +22,8 @@ mod damage;
 
 mod fixtures;
 
+mod jobs;
+
 mod reader;
 
 mod roundup;

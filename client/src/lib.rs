@@ -26,16 +26,24 @@ pub mod dataset;
 
 pub mod retention;
 
+pub mod session_files;
+
+pub mod servers;
+
 pub mod settings;
 
 pub mod history;
 
 pub mod selection;
 
+pub mod remote;
+
 pub mod session;
 
 pub mod postgres;
 
 pub mod roundup;
+
+pub mod jobs;
 
 pub mod cli;

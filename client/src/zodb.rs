@@ -22,5 +22,15 @@ mod known;
 
 mod save;
 
+mod swap;
+
+pub mod restore;
+
 pub use save::{Coverage, Saved, save};
 pub use site::{Site, Where};
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;

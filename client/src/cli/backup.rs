@@ -32,8 +32,8 @@ enum Source {
     Command(stream::Command),
     Stdin(stream::Stdin),
     Postgres(postgres::Postgres),
-    Zodb(zodb::Zodb),
     Roundup(roundup::Roundup),
+    Zodb(zodb::Zodb),
 }
 
 /// What every kind of source takes.
@@ -62,8 +62,8 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
         Source::Postgres(arguments) => postgres::run(console, arguments),
-        Source::Zodb(arguments) => zodb::run(console, arguments),
         Source::Roundup(arguments) => roundup::run(console, arguments),
+        Source::Zodb(arguments) => zodb::run(console, arguments),
     }
 }
 
@@ -137,8 +137,17 @@ fn expect(progress: &Progress, history: &History, dataset: &str) {
 }
 
 fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome) -> Result<()> {
-    console.outcome(&summary(request, outcome))?;
-    if kind == Kind::Files {
+    summarise_with(console, request, kind, outcome, json!({}))
+}
+
+/// `details` is an object with what only this kind of source has to say.
+fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Outcome, details: Value) -> Result<()> {
+    let mut summary = summary(request, outcome);
+    if let (Value::Object(summary), Value::Object(details)) = (&mut summary, details) {
+        summary.extend(details);
+    }
+    console.outcome(&summary)?;
+    if kind != Kind::Stream {
         console.say(&format!(
             "Files:     {} new, {} changed, {} unchanged",
             format_count(outcome.files_new),
