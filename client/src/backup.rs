@@ -33,7 +33,7 @@ mod saving;
 pub mod special;
 
 #[cfg(test)]
-mod testing;
+pub mod testing;
 
 #[cfg(test)]
 mod tests;

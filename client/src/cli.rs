@@ -8,7 +8,6 @@ mod arguments;
 mod report;
 mod table;
 
-mod confirm;
 mod console;
 mod password;
 mod progress;

@@ -18,6 +18,19 @@ pub struct Connection {
     pub programs: Option<PathBuf>,
     /// Run the programs as this user.
     pub run_as: Option<User>,
+    /// Travels in the environment of the programs, never in their arguments.
+    pub password: Option<Password>,
+    /// A section of pg_service.conf.
+    pub service: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(...)")
+    }
 }
 
 /// A user of this machine.
@@ -160,6 +173,12 @@ impl Connection {
         }
         if let Some(username) = &self.username {
             command.arg(format!("--username={username}"));
+        }
+        let secret = self.password.as_ref().map(|password| &password.0);
+        for (name, value) in [("PGPASSWORD", secret), ("PGSERVICE", self.service.as_ref())] {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
         }
         if let Some(user) = &self.run_as {
             command.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name).current_dir("/");

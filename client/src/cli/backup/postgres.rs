@@ -78,7 +78,7 @@ impl Server {
             port: self.port,
             username: self.username.clone(),
             programs: self.programs.clone(),
-            run_as: None,
+            ..Connection::default()
         }
     }
 }
