@@ -22,6 +22,8 @@ mod damage;
 
 mod fixtures;
 
+mod postgres;
+
 mod reader;
 
 mod streams;

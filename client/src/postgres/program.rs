@@ -272,6 +272,28 @@ mod tests {
     }
 
     #[test]
+    fn programs_run_as_the_user_that_is_asked_for() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root may run programs as another user");
+            assert!(User::named("root").unwrap_err().to_string().contains("only root may"));
+            return;
+        }
+        let user = User::named("nobody").unwrap();
+        let connection = Connection { run_as: Some(user.clone()), ..Connection::default() };
+        let script = "#!/bin/sh\necho $(id -u):$(id -G):$HOME:$USER:$(pwd)\n";
+        let dir = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .unwrap();
+        let path = dir.path().join("who");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let output = connection.command(&path).output().unwrap();
+        let expected = format!("{}:{}:{}:nobody:/\n", user.uid, user.gid, user.home.display());
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         let empty = tempfile::tempdir().unwrap();
         let connection = Connection { programs: Some(empty.path().into()), ..Connection::default() };
