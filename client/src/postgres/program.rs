@@ -146,7 +146,11 @@ impl Connection {
     /// The program with the options for the server, that never asks for a password, as the user it is to run as.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env_remove("NIGHTKEEP_PASSWORD").env_remove("PGCLIENTENCODING").arg("--no-password");
+        command.env_remove("NIGHTKEEP_PASSWORD").arg("--no-password");
+        // A dump is the same whoever makes it.
+        for name in ["PGCLIENTENCODING", "PGTZ", "PGDATESTYLE"] {
+            command.env_remove(name);
+        }
         for (name, value) in [("PGAPPNAME", "nightkeep"), ("PGCONNECT_TIMEOUT", "30")] {
             if std::env::var_os(name).is_none() {
                 command.env(name, value);
