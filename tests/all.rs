@@ -22,9 +22,13 @@ mod damage;
 
 mod fixtures;
 
+mod jobs;
+
 mod postgres;
 
 mod reader;
+
+mod roundup;
 
 mod streams;
 
