@@ -26,6 +26,8 @@ mod jobs;
 
 mod mount;
 
+mod postgres;
+
 mod reader;
 
 mod roundup;
