@@ -2,6 +2,7 @@
 //!
 //! A `Session` holds the writer lock, if it was opened for writing, until it is dropped.
 
+use crate::backup::Deltas;
 use crate::clock;
 use crate::dataset;
 use crate::error::{Error, Result};
@@ -23,6 +24,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
+
+/// Opened bases that a backup keeps in memory.
+const BASES_BYTES: usize = 24 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
@@ -73,6 +77,19 @@ impl Session {
         let opener = Opener::new(&self.keys, self.configuration())?;
         let store: Arc<dyn Store> = Arc::<Repository>::clone(&self.repository);
         Ok(Reader::new(store, opener))
+    }
+
+    /// How new chunks that resemble stored ones are to be saved.
+    pub fn deltas(&self, settings: &Settings) -> Result<Deltas> {
+        if !settings.delta {
+            return Ok(Deltas::Off);
+        }
+        if self.keys.opening.is_none() {
+            return Ok(Deltas::Keep { bytes_max: settings.delta_cache_bytes });
+        }
+        let opener = Opener::new(&self.keys, self.configuration())?;
+        let store: Arc<dyn Store> = Arc::<Repository>::clone(&self.repository);
+        Ok(Deltas::Read(Reader::with_caches(store, opener, 0, BASES_BYTES)))
     }
 
     /// Where what may be lost about this repository is kept.
@@ -276,6 +293,7 @@ mod tests {
                 writer: &writer(&self.settings).unwrap(),
                 monitor: &Silent(Counters::default()),
                 cache_dir: &session.cache_dir(&self.settings).unwrap(),
+                deltas: &session.deltas(&self.settings).unwrap(),
                 repository_dir: None,
                 interrupted: &AtomicBool::new(false),
             };

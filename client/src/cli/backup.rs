@@ -160,6 +160,7 @@ fn save(console: &Console, common: &Common, kind: Kind, default: &str, engine: &
     let session = console.open("backup", Purpose::Write)?;
     let writer = session::writer(&console.settings)?;
     let cache_dir = session.cache_dir(&console.settings)?;
+    let deltas = session.deltas(&console.settings)?;
     let history = session.history()?;
     let request = Request {
         run: session::new_run()?,
@@ -179,6 +180,7 @@ fn save(console: &Console, common: &Common, kind: Kind, default: &str, engine: &
             writer: &writer,
             monitor: &progress,
             cache_dir: &cache_dir,
+            deltas: &deltas,
             repository_dir: console.settings.directory().ok().map(PathBuf::as_path),
             interrupted,
         };
@@ -216,6 +218,9 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         "read_bytes": outcome.read_bytes,
         "new_bytes": outcome.new_bytes,
         "added_bytes": outcome.added_bytes,
+        "delta_chunks": outcome.delta_chunks,
+        "delta_content_bytes": outcome.delta_content_bytes,
+        "delta_stored_bytes": outcome.delta_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
     }))?;
@@ -232,6 +237,10 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
     console.say(&format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)))?;
     let added_word = if request.dry_run { "Would add:" } else { "Added:    " };
     console.say(&format!("{added_word} {new} new, {added} stored"))?;
+    if outcome.delta_chunks > 0 {
+        let (content, stored) = (format_size(outcome.delta_content_bytes), format_size(outcome.delta_bytes));
+        console.say(&format!("Deltas:    {content} of it resemble what was there, {stored} stored"))?;
+    }
     console.say(&format!("Time:      {}", format_elapsed(outcome.elapsed)))?;
     console.say(&match outcome.snapshot {
         Some(id) if outcome.problems == 0 => format!("Saved snapshot {} of {}.", id.short(), request.dataset),
