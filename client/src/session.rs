@@ -2,6 +2,7 @@
 //!
 //! A `Session` holds the writer lock, if it was opened for writing, until it is dropped.
 
+use crate::backup::Deltas;
 use crate::clock;
 use crate::dataset;
 use crate::error::{Error, Result};
@@ -25,6 +26,9 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use zeroize::Zeroizing;
+
+/// Opened bases that a backup keeps in memory.
+const BASES_BYTES: usize = 24 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
@@ -126,6 +130,19 @@ impl Session {
         self.store = Arc::<Repository>::clone(&repository);
         self.home = Home::Here(repository);
         Ok(true)
+    }
+
+    /// How new chunks that resemble stored ones are to be saved.
+    pub fn deltas(&self, settings: &Settings) -> Result<Deltas> {
+        if !settings.delta {
+            return Ok(Deltas::Off);
+        }
+        // Bases are never fetched over a network.
+        if self.keys.opening.is_none() || matches!(self.home, Home::Server(_)) {
+            return Ok(Deltas::Keep { bytes_max: settings.delta_cache_bytes });
+        }
+        let opener = Opener::new(&self.keys, self.configuration())?;
+        Ok(Deltas::Read(Reader::with_caches(Arc::clone(&self.store), opener, 0, BASES_BYTES)))
     }
 
     /// Where what may be lost about this repository is kept.
@@ -349,6 +366,7 @@ mod tests {
                 writer: &writer(&self.settings).unwrap(),
                 monitor: &Silent(Counters::default()),
                 cache_dir: &session.cache_dir(&self.settings).unwrap(),
+                deltas: &session.deltas(&self.settings).unwrap(),
                 repository_dir: None,
                 interrupted: &AtomicBool::new(false),
             };
