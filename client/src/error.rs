@@ -9,10 +9,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error(transparent)]
     Store(#[from] chunkstore::Error),
+    #[error(transparent)]
+    Mount(#[from] nightkeep_fuse::Error),
     #[error("no repository is named")]
     NoRepositoryNamed,
-    #[error("the repository {place} is on a server, which this version does not support")]
-    RemoteUnsupported { place: String },
     #[error("a passphrase is needed, and there is no terminal to ask for it")]
     NoCredential,
     /// The source of the credential failed, not the credential.

@@ -20,15 +20,23 @@ pub mod names;
 
 pub mod interrupts;
 
+pub mod zodb;
+
 pub mod dataset;
 
 pub mod retention;
+
+pub mod session_files;
+
+pub mod servers;
 
 pub mod settings;
 
 pub mod history;
 
 pub mod selection;
+
+pub mod remote;
 
 pub mod session;
 

@@ -4,6 +4,7 @@
 //! Asks the environment through a function, so that it can be tested; touches no file.
 
 use crate::error::{Error, Result};
+use crate::servers::RemotePlace;
 use crate::units;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -56,7 +57,7 @@ pub struct Flags {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     Directory(PathBuf),
-    Remote(String),
+    Remote(RemotePlace),
 }
 
 /// Where the credential comes from.
@@ -68,6 +69,8 @@ pub enum CredentialSource {
     Text(Zeroizing<Vec<u8>>),
     Prompt,
 }
+
+const DELTA_CACHE_BYTES: u64 = 1 << 30;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -83,6 +86,10 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     /// This machine's identity as a writer: if lost, a new one is made.
     pub state_dir: PathBuf,
+    /// Whether chunks that resemble stored ones are stored as differences [NIGHTKEEP_DELTA].
+    pub delta: bool,
+    /// Bytes of such stored ones that are kept on this machine for a key that cannot read [NIGHTKEEP_DELTA_CACHE].
+    pub delta_cache_bytes: u64,
 }
 
 /// What the configuration file says of them.
@@ -119,6 +126,11 @@ impl Settings {
                 Some(dir) => PathBuf::from(dir),
                 None => home("XDG_CACHE_HOME", ".cache", "/var/cache/nightkeep")?,
             },
+            delta: switch("NIGHTKEEP_DELTA", variable("NIGHTKEEP_DELTA"))?,
+            delta_cache_bytes: match variable("NIGHTKEEP_DELTA_CACHE") {
+                Some(size) => units::parse_size(&size.to_string_lossy())?,
+                None => DELTA_CACHE_BYTES,
+            },
             state_dir: match variable("NIGHTKEEP_STATE_DIR") {
                 Some(dir) => PathBuf::from(dir),
                 None => home("XDG_STATE_HOME", ".local/state", "/var/lib/nightkeep")?,
@@ -126,11 +138,20 @@ impl Settings {
         })
     }
 
+    /// The repository's place, if it is on a server.
+    pub fn remote(&self) -> Result<Option<&RemotePlace>> {
+        match &self.place {
+            None => Err(Error::NoRepositoryNamed),
+            Some(Place::Remote(place)) => Ok(Some(place)),
+            Some(Place::Directory(_)) => Ok(None),
+        }
+    }
+
     /// The repository as it was named, for people.
     pub fn place_shown(&self) -> String {
         match &self.place {
             None => "(none)".into(),
-            Some(Place::Remote(place)) => place.clone(),
+            Some(Place::Remote(place)) => place.to_string(),
             Some(Place::Directory(path)) => path.display().to_string(),
         }
     }
@@ -163,7 +184,10 @@ impl Settings {
     pub fn directory(&self) -> Result<&PathBuf> {
         match &self.place {
             None => Err(Error::NoRepositoryNamed),
-            Some(Place::Remote(place)) => Err(Error::RemoteUnsupported { place: place.clone() }),
+            Some(Place::Remote(place)) => Err(Error::argument(
+                format!("repository {place}"),
+                "it is on a server, not in a directory of this machine",
+            )),
             Some(Place::Directory(path)) => Ok(path),
         }
     }
@@ -173,7 +197,7 @@ impl Place {
     pub fn parse(text: &OsString) -> Result<Place> {
         let bytes = text.as_bytes();
         if bytes.starts_with(b"quic://") {
-            return Ok(Place::Remote(text.to_string_lossy().into_owned()));
+            return RemotePlace::parse(&text.to_string_lossy()).map(Place::Remote);
         }
         if let Some(path) = bytes.strip_prefix(b"file://") {
             return Ok(Place::Directory(PathBuf::from(std::ffi::OsStr::from_bytes(path))));
@@ -198,6 +222,15 @@ fn credential(flags: &Flags, variable: &dyn Fn(&str) -> Option<OsString>) -> Cre
     let given = given.or_else(|| variable("NIGHTKEEP_PASSWORD_COMMAND").map(CredentialSource::Command));
     let text = |text: OsString| CredentialSource::Text(Zeroizing::new(text.as_bytes().to_vec()));
     given.or_else(|| variable("NIGHTKEEP_PASSWORD").map(text)).unwrap_or(CredentialSource::Prompt)
+}
+
+/// On unless it is said to be off.
+fn switch(name: &str, value: Option<OsString>) -> Result<bool> {
+    match value.as_ref().map(|value| value.as_bytes()) {
+        None | Some(b"on") => Ok(true),
+        Some(b"off") => Ok(false),
+        Some(_) => Err(Error::argument(name, "expected on or off")),
+    }
 }
 
 fn wait(text: &str) -> std::result::Result<Duration, String> {
@@ -248,6 +281,17 @@ mod tests {
     }
 
     #[test]
+    fn deltas_are_on_unless_they_are_said_to_be_off() {
+        let settings = |variables: &[(&str, &str)]| resolve(&Flags::default(), variables, true);
+        let found = |variables: &[(&str, &str)]| settings(variables).map(|s| (s.delta, s.delta_cache_bytes));
+        assert_eq!(found(&[]).unwrap(), (true, 1 << 30));
+        assert_eq!(found(&[("NIGHTKEEP_DELTA", "on"), ("NIGHTKEEP_DELTA_CACHE", "0")]).unwrap(), (true, 0));
+        assert_eq!(found(&[("NIGHTKEEP_DELTA", "off"), ("NIGHTKEEP_DELTA_CACHE", "64M")]).unwrap(), (false, 64 << 20));
+        assert!(settings(&[("NIGHTKEEP_DELTA", "no")]).is_err());
+        assert!(settings(&[("NIGHTKEEP_DELTA_CACHE", "much")]).is_err());
+    }
+
+    #[test]
     fn one_variable_beats_another() {
         let all = [
             ("HOME", "/h"),
@@ -267,11 +311,14 @@ mod tests {
         assert_eq!(place("/srv/b").unwrap(), Place::Directory("/srv/b".into()));
         assert_eq!(place("file:///srv/b").unwrap(), Place::Directory("/srv/b".into()));
         assert_eq!(place("odd:name").unwrap(), Place::Directory("odd:name".into()));
-        assert_eq!(place("quic://h:1/r").unwrap(), Place::Remote("quic://h:1/r".into()));
+        assert_eq!(
+            place("quic://h:1/r").unwrap(),
+            Place::Remote(RemotePlace { address: "h:1".into(), repository: "r".into() })
+        );
         assert!(place("s3://bucket").is_err());
         let flags = Flags { repository: Some("quic://h:1/r".into()), ..Flags::default() };
         let settings = resolve(&flags, &[("HOME", "/h")], false).unwrap();
-        assert!(matches!(settings.directory(), Err(Error::RemoteUnsupported { .. })));
+        assert!(matches!(settings.directory(), Err(Error::Argument { .. })));
         let unnamed = resolve(&Flags::default(), &[("HOME", "/h")], false).unwrap();
         assert!(matches!(unnamed.directory(), Err(Error::NoRepositoryNamed)));
     }

@@ -5,6 +5,7 @@
 //! source finds that everything changed under its hands it gives up, and the caller begins again.
 
 use super::assemble::{Assembled, Assembler};
+use super::cut::Cutter;
 use super::given::Branch;
 use super::read::{Reading, Saved, Verb};
 use super::saving::{Account, Saving, fact};
@@ -12,12 +13,18 @@ use super::survey::Survey;
 use super::unchanged::frame::{KEY_LEN, Key};
 use super::unchanged::{CacheWriter, Place};
 use super::walk::Walk;
-use super::{Context, FilesOptions, Outcome, Request, Session, Source, StreamSource, pipeline, stream, with_session};
+use super::{
+    Context, FilesOptions, Outcome, Producer, Request, Session, Source, StreamSource, Verdict, pipeline, stream,
+    with_session,
+};
 use crate::metadata::capture::{self, Names, Stat};
+use chunkstore::id::BlobId;
 use chunkstore::tree::{Attributes, Content, Entry, Node};
+use chunkstore::writer::ListBuilder;
 use chunkstore::{Error, Result};
 use rustix::fs::FileType;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -47,6 +54,12 @@ pub struct Walked {
     assembled: Assembled,
     paths: Vec<Vec<u8>>,
     excludes: Vec<String>,
+}
+
+/// A stored content that may grow.
+pub struct Grown {
+    pub content: Content,
+    pub growing: ListBuilder,
 }
 
 /// What a source says at its end.
@@ -184,6 +197,78 @@ impl Depot<'_> {
     /// Stores an open file as it is now, up to its end; nobody may be changing it. `name` is for people.
     pub fn file(&self, name: &str, file: &File) -> Result<Content> {
         stream::read_file(name, file, &self.reading)
+    }
+
+    /// Stores a content from `read`, which fills the front of a buffer and answers 0 at the end, after a part of it that
+    /// was stored before. The answer says what to go on with when it has grown: no more than `again_max` bytes before its end are to
+    /// be read again then.
+    pub fn grow(
+        &self,
+        begun: ListBuilder,
+        again_max: u64,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<usize>,
+    ) -> Result<Grown> {
+        let chunks = self.session.chunks;
+        pipeline::with_workers(chunks, |storing| {
+            let mut spare = Vec::new();
+            let mut cutter = Cutter::new(self.session.chunker, chunks, storing, &mut spare).after(begun);
+            let mut failure = None;
+            let outcome = cutter.data(u64::MAX, &mut |buffer| self.read_for(buffer, read, &mut failure))?;
+            outcome.map_err(|error| failure.unwrap_or_else(|| Error::io("read", "a content", error)))?;
+            let (content, growing) = cutter.finish_growing(again_max)?;
+            Ok(Grown { content, growing })
+        })
+    }
+
+    /// Stores a content that will not be gone on with, from such a `read`.
+    pub fn content(&self, name: &str, read: &mut dyn FnMut(&mut [u8]) -> Result<usize>) -> Result<Content> {
+        let mut failure = None;
+        let stored = stream::cut_from(name, &self.reading, &mut |buffer| self.read_for(buffer, read, &mut failure));
+        stored.map_err(|error| failure.unwrap_or(error))
+    }
+
+    /// Calls `read` for who knows errors of the system only; keeps the one that it gave.
+    fn read_for(
+        &self,
+        buffer: &mut [u8],
+        read: &mut dyn FnMut(&mut [u8]) -> Result<usize>,
+        failure: &mut Option<Error>,
+    ) -> io::Result<usize> {
+        let outcome = self.check().and_then(|()| read(buffer));
+        outcome.inspect(|len| self.count_bytes(*len as u64)).map_err(|error| {
+            *failure = Some(error);
+            io::Error::other("it cannot be read")
+        })
+    }
+
+    /// Bytes that are done with, for whoever watches.
+    pub fn count_bytes(&self, len: u64) {
+        self.context.monitor.counters().bytes_done.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// What is remembered from the last run may be relied on as long as the store's generation is the same.
+    pub fn trusts(&self) -> bool {
+        self.trust
+    }
+
+    /// Bytes that a source read by itself.
+    pub fn count_read(&self, len: u64) {
+        self.reading.read_bytes.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// Small contents lie in their entry: up to so many bytes.
+    pub fn inline_bytes_max(&self) -> u64 {
+        self.reading.inline_bytes_max
+    }
+
+    /// Whether all these blobs are stored, with all that they link to.
+    pub fn are_present(&self, ids: &[BlobId]) -> Result<bool> {
+        Ok(self.context.store.present(ids)?.into_iter().all(|present| present))
+    }
+
+    /// Stores what a program writes, if it is judged to be whole.
+    pub fn produce(&self, producer: &mut Producer<'_>) -> Result<(Content, Verdict)> {
+        stream::produce(producer, &self.reading)
     }
 
     /// Stores what comes out of a pipe; a command that fails is an error.

@@ -4,6 +4,7 @@ use super::console::error_line;
 use crate::error::Error;
 use crate::names;
 use chunkstore::Error as Store;
+use nightkeep_fuse::Error as Mount;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 
@@ -24,11 +25,11 @@ impl Report {
     pub fn of(error: &Error) -> Report {
         let (code, hint) = match error {
             Error::Store(error) => of_store(error),
+            Error::Mount(error) => of_mount(error),
             Error::NoRepositoryNamed => (
                 FAILED,
                 Some("give --repository DIR, set NIGHTKEEP_REPOSITORY, or name it in /etc/nightkeep/client.toml"),
             ),
-            Error::RemoteUnsupported { .. } => (FAILED, Some("give the path of a local directory as repository")),
             Error::NoCredential => (
                 FAILED,
                 Some(
@@ -79,6 +80,20 @@ impl Report {
     }
 }
 
+fn of_mount(error: &Mount) -> (u8, Option<&'static str>) {
+    match error {
+        Mount::Store(error) => of_store(error),
+        Mount::Place { .. } => (FAILED, Some("give an empty directory outside the repository")),
+        Mount::Stale { .. } => (FAILED, Some("remove it with `fusermount3 -u DIR` or, as root, `umount -l DIR`")),
+        Mount::NoDevice => (FAILED, Some("load the kernel's module: `modprobe fuse`")),
+        Mount::NoHelper => (FAILED, Some("install the package `fuse3`, or mount as root")),
+        Mount::OthersNotAllowed => (FAILED, Some("root can put the line `user_allow_other` into /etc/fuse.conf")),
+        Mount::System { .. } => {
+            (FAILED, Some("a confined fusermount3 (AppArmor) may allow no mount there: try a directory in your home"))
+        }
+    }
+}
+
 fn of_store(error: &Store) -> (u8, Option<&'static str>) {
     match error {
         Store::NoRepository { .. } => (NO_REPOSITORY, Some("check the path, or make one with `nightkeep init`")),
@@ -98,6 +113,14 @@ fn of_store(error: &Store) -> (u8, Option<&'static str>) {
         Store::Poisoned { .. } => (FAILED, Some("look for errors of the disk in the system's log, then run it again")),
         Store::WriteOnly { .. } => (FAILED, Some("use the passphrase or the recovery key for this")),
         Store::RepositoryExists { .. } => (FAILED, Some("use it as it is, or choose another directory")),
+        Store::Unreachable { .. } => (
+            NO_REPOSITORY,
+            Some("is the server running, and does UDP reach it? A later run sends only what is missing"),
+        ),
+        Store::Denied { .. } => (
+            WRONG_CREDENTIAL,
+            Some("ask the server's administrator for an invitation (`nightkeepd invite`) and `nightkeep join` it"),
+        ),
         Store::Io { .. } | Store::Invalid { .. } => (FAILED, None),
     }
 }
@@ -158,7 +181,6 @@ mod tests {
         assert_eq!(code(Store::Interrupted), 130);
         assert_eq!(code(Store::corrupt("pack", "x")), 1);
         assert_eq!(code(Store::RepositoryExists { place: "/x".into() }), 1);
-        assert_eq!(Report::of(&Error::RemoteUnsupported { place: "quic://h/r".into() }).code, 1);
         assert_eq!(Report::of(&Error::NoCredential).code, 1);
     }
 

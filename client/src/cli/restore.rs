@@ -3,6 +3,7 @@
 mod files;
 mod postgres;
 mod roundup;
+mod zodb;
 
 use super::Exit;
 use super::console::Console;
@@ -20,6 +21,7 @@ enum Kind {
     Files(files::Files),
     Postgres(postgres::Postgres),
     Roundup(roundup::Roundup),
+    Zodb(zodb::Zodb),
 }
 
 pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
@@ -27,5 +29,6 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Kind::Files(arguments) => files::run(console, arguments),
         Kind::Postgres(arguments) => postgres::run(console, arguments),
         Kind::Roundup(arguments) => roundup::run(console, arguments),
+        Kind::Zodb(arguments) => zodb::run(console, arguments),
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::session::create_private;
+use crate::session_files::create_private;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;

@@ -4,7 +4,7 @@
 use super::verdict::Verdict;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::session::{create_private, write_private};
+use crate::session_files::{create_private, write_private};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
