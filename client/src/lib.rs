@@ -20,6 +20,8 @@ pub mod names;
 
 pub mod interrupts;
 
+pub mod zodb;
+
 pub mod dataset;
 
 pub mod retention;
@@ -37,5 +39,11 @@ pub mod selection;
 pub mod remote;
 
 pub mod session;
+
+pub mod postgres;
+
+pub mod roundup;
+
+pub mod jobs;
 
 pub mod cli;

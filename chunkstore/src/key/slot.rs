@@ -163,7 +163,7 @@ impl Cost {
     fn of(kind: Kind) -> Cost {
         match kind {
             // docs/decisions/001-argon2-memory.md has the reasons.
-            Kind::Passphrase => Cost { memory_kib: 128 << 10, passes: 3, lanes: 4 },
+            Kind::Passphrase => Cost { memory_kib: 64 << 10, passes: 3, lanes: 4 },
             Kind::CheapPassphrase => Cost { memory_kib: 64, passes: 1, lanes: 1 },
             Kind::Recovery => Cost { memory_kib: 0, passes: 0, lanes: 0 },
         }

@@ -1,7 +1,10 @@
 //! `backup`: one file for each kind of source turns its arguments into the engine's options; what they share is here.
 
 mod files;
+pub mod postgres;
+mod roundup;
 mod stream;
+mod zodb;
 
 use super::Exit;
 use super::console::Console;
@@ -13,10 +16,10 @@ use crate::history::History;
 use crate::session::{self, Purpose, Session};
 use crate::units::{format_count, format_elapsed, format_size, plural};
 use chunkstore::snapshot::{Writer, validate_label};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Save files, the output of a command or standard input as a snapshot
+/// Save files, databases, the output of a command or standard input as snapshots
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -28,6 +31,9 @@ enum Source {
     Files(files::Files),
     Command(stream::Command),
     Stdin(stream::Stdin),
+    Postgres(postgres::Postgres),
+    Roundup(roundup::Roundup),
+    Zodb(zodb::Zodb),
 }
 
 /// What every kind of source takes.
@@ -55,6 +61,9 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Files(arguments) => files::run(console, arguments),
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
+        Source::Postgres(arguments) => postgres::run(console, arguments),
+        Source::Roundup(arguments) => roundup::run(console, arguments),
+        Source::Zodb(arguments) => zodb::run(console, arguments),
     }
 }
 
@@ -128,7 +137,29 @@ fn expect(progress: &Progress, history: &History, dataset: &str) {
 }
 
 fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome) -> Result<()> {
-    console.outcome(&json!({
+    summarise_with(console, request, kind, outcome, json!({}))
+}
+
+/// `details` is an object with what only this kind of source has to say.
+fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Outcome, details: Value) -> Result<()> {
+    let mut summary = summary(request, outcome);
+    if let (Value::Object(summary), Value::Object(details)) = (&mut summary, details) {
+        summary.extend(details);
+    }
+    console.outcome(&summary)?;
+    if kind != Kind::Stream {
+        console.say(&format!(
+            "Files:     {} new, {} changed, {} unchanged",
+            format_count(outcome.files_new),
+            format_count(outcome.files_changed),
+            format_count(outcome.files_unchanged)
+        ))?;
+    }
+    lines(request, outcome).iter().try_for_each(|line| console.say(line))
+}
+
+fn summary(request: &Request, outcome: &Outcome) -> Value {
+    json!({
         "message_type": "summary",
         "dataset": request.dataset,
         "run": request.run.hex(),
@@ -147,22 +178,15 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         "added_bytes": outcome.added_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
-    }))?;
-    if kind == Kind::Files {
-        console.say(&format!(
-            "Files:     {} new, {} changed, {} unchanged",
-            format_count(outcome.files_new),
-            format_count(outcome.files_changed),
-            format_count(outcome.files_unchanged)
-        ))?;
-    }
+    })
+}
+
+/// What a summary ends with for people.
+fn lines(request: &Request, outcome: &Outcome) -> Vec<String> {
     let (read, new, added) =
         (format_size(outcome.read_bytes), format_size(outcome.new_bytes), format_size(outcome.added_bytes));
-    console.say(&format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)))?;
     let added_word = if request.dry_run { "Would add:" } else { "Added:    " };
-    console.say(&format!("{added_word} {new} new, {added} stored"))?;
-    console.say(&format!("Time:      {}", format_elapsed(outcome.elapsed)))?;
-    console.say(&match outcome.snapshot {
+    let last = match outcome.snapshot {
         Some(id) if outcome.problems == 0 => format!("Saved snapshot {} of {}.", id.short(), request.dataset),
         Some(id) => format!(
             "Saved snapshot {} of {}, which is incomplete: {}, named above.",
@@ -172,7 +196,13 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         ),
         None if request.dry_run => format!("Dry run: no snapshot of {} was made.", request.dataset),
         None => format!("Nothing changed since the last snapshot of {}: no new one was made.", request.dataset),
-    })
+    };
+    vec![
+        format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)),
+        format!("{added_word} {new} new, {added} stored"),
+        format!("Time:      {}", format_elapsed(outcome.elapsed)),
+        last,
+    ]
 }
 
 /// A tag that can be given and taken away again with `tag SNAPSHOT +T -T`.

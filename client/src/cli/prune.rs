@@ -44,7 +44,7 @@ pub fn perform(console: &Console, session: &Session, grace: Option<Duration>, dr
     let options = PruneOptions { grace, now: clock::now(), dry_run };
     let repository =
         session.here("prune", "`nightkeepd gc` frees the space of what was forgotten, on a schedule or on demand")?;
-    let outcome = repository.prune(&session.keys.write, &options)?;
+    let outcome = repository.prune(Some(&session.keys.write), &options)?;
     if console.json() {
         console.outcome(&json!({
             "message_type": "summary",

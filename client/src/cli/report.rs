@@ -24,7 +24,10 @@ impl Report {
     pub fn of(error: &Error) -> Report {
         let (code, hint) = match error {
             Error::Store(error) => of_store(error),
-            Error::NoRepositoryNamed => (FAILED, Some("give --repository DIR or set NIGHTKEEP_REPOSITORY")),
+            Error::NoRepositoryNamed => (
+                FAILED,
+                Some("give --repository DIR, set NIGHTKEEP_REPOSITORY, or name it in /etc/nightkeep/client.toml"),
+            ),
             Error::NoCredential => (
                 FAILED,
                 Some(
@@ -36,7 +39,35 @@ impl Report {
             Error::Ambiguous { .. } => (FAILED, Some("give more digits of the id, or the whole name HOST/KIND/NAME")),
             Error::Forgotten { .. } => (FAILED, Some("`nightkeep undelete` brings it back")),
             Error::NoSuchPath { .. } => (FAILED, Some("`nightkeep ls` shows what a snapshot holds")),
-            Error::Credential { .. }
+            Error::NoConfiguration { .. } => (
+                FAILED,
+                Some("`nightkeep config example` prints one to begin with; NIGHTKEEP_CONFIG names another place"),
+            ),
+            Error::Configuration { .. } => (FAILED, Some("`nightkeep config check` lists all mistakes")),
+            Error::RunGoingOn { .. } => (BUSY, Some("runs do not overlap: wait for its end")),
+            Error::NoProgram { .. } => (
+                FAILED,
+                Some("install PostgreSQL's client programs of that version, or say where they are with --programs DIR"),
+            ),
+            Error::Unreachable { .. } => (
+                FAILED,
+                Some(
+                    "check --host, --port and --username, or PGHOST, PGPORT and PGUSER; a password belongs into ~/.pgpass \
+                     (PGPASSFILE); with peer authentication run as the user: `runuser -u postgres -- nightkeep ...`",
+                ),
+            ),
+            Error::Tracker { .. } => (FAILED, Some("name the tracker's home: the directory with its config.ini")),
+            Error::Backend { .. } => (
+                FAILED,
+                Some("sqlite and postgresql can be saved; `roundup-admin` exports from the others into one of them"),
+            ),
+            Error::Database { .. } => (FAILED, Some("see whether `roundup-admin -i HOME list issue` can read it")),
+            Error::DatabaseLocked { .. } => (
+                FAILED,
+                Some("end what holds it (`fuser -v FILE` names it), or let it wait longer: sqlite_timeout in [rdbms]"),
+            ),
+            Error::Source { .. }
+            | Error::Credential { .. }
             | Error::Argument { .. }
             | Error::Refused { .. }
             | Error::Io { .. }
