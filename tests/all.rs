@@ -28,6 +28,8 @@ mod reader;
 
 mod roundup;
 
+mod server;
+
 mod streams;
 
 mod torture;
