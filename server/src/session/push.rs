@@ -69,15 +69,15 @@ pub async fn serve(session: &Arc<Session>, mut writer: Writer, mut reader: Reade
         writer.finish();
         Ok(())
     };
-    // Receiving ends with the stream, or when storing gave up; either way the thread ends, and its answers with it.
-    let mut storing = Box::pin(storing);
-    let answering = Box::pin(answering);
+    // The thread ends when it gave up, or when no frames come any more; its answers end with it.
+    let working = async { tokio::join!(storing, answering) };
+    tokio::pin!(working);
     let received = tokio::select! {
         received = receiving => received,
-        stored = &mut storing => return conclude(stored, answering.await),
+        (stored, answered) = &mut working => return conclude(stored, answered),
     };
     drop(frames);
-    let (stored, answered) = tokio::join!(storing, answering);
+    let (stored, answered) = working.await;
     received.and(conclude(stored, answered))
 }
 
