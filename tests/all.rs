@@ -31,3 +31,5 @@ mod roundup;
 mod streams;
 
 mod torture;
+
+mod zodb;
