@@ -3,6 +3,7 @@
 use super::config::Retry;
 use super::event::Event;
 use super::journal::Journal;
+use crate::backup::Deltas;
 use crate::error::{Error, Result};
 use crate::session::{self, Session};
 use crate::settings::Settings;
@@ -20,6 +21,7 @@ pub struct Opened {
     pub session: Session,
     pub writer: Writer,
     pub cache_dir: PathBuf,
+    pub deltas: Deltas,
 }
 
 pub struct Repository<'a> {
@@ -97,7 +99,8 @@ impl<'a> Repository<'a> {
     fn furnish(&self, session: Session) -> Result<Opened> {
         let writer = session::writer(self.settings)?;
         let cache_dir = session.cache_dir(self.settings)?;
-        Ok(Opened { session, writer, cache_dir })
+        let deltas = session.deltas(self.settings)?;
+        Ok(Opened { session, writer, cache_dir, deltas })
     }
 
     fn sleep(&self, wait: Duration) -> Result<()> {

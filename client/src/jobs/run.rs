@@ -474,6 +474,7 @@ fn context<'a>(
         writer: &opened.writer,
         monitor,
         cache_dir: &opened.cache_dir,
+        deltas: &opened.deltas,
         repository_dir,
         interrupted,
     }
