@@ -24,6 +24,8 @@ mod fixtures;
 
 mod jobs;
 
+mod postgres;
+
 mod reader;
 
 mod roundup;

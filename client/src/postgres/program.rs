@@ -159,7 +159,11 @@ impl Connection {
     /// The program with the options for the server, that never asks for a password, as the user it is to run as.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env_remove("NIGHTKEEP_PASSWORD").env_remove("PGCLIENTENCODING").arg("--no-password");
+        command.env_remove("NIGHTKEEP_PASSWORD").arg("--no-password");
+        // A dump is the same whoever makes it.
+        for name in ["PGCLIENTENCODING", "PGTZ", "PGDATESTYLE"] {
+            command.env_remove(name);
+        }
         for (name, value) in [("PGAPPNAME", "nightkeep"), ("PGCONNECT_TIMEOUT", "30")] {
             if std::env::var_os(name).is_none() {
                 command.env(name, value);
@@ -288,6 +292,28 @@ mod tests {
         assert_eq!(User::parse(line, "111"), None, "a name, not a number");
         assert_eq!(User::parse("", "x"), None);
         assert!(User::named("no such user").is_err());
+    }
+
+    #[test]
+    fn programs_run_as_the_user_that_is_asked_for() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root may run programs as another user");
+            assert!(User::named("root").unwrap_err().to_string().contains("only root may"));
+            return;
+        }
+        let user = User::named("nobody").unwrap();
+        let connection = Connection { run_as: Some(user.clone()), ..Connection::default() };
+        let script = "#!/bin/sh\necho $(id -u):$(id -G):$HOME:$USER:$(pwd)\n";
+        let dir = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .unwrap();
+        let path = dir.path().join("who");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let output = connection.command(&path).output().unwrap();
+        let expected = format!("{}:{}:{}:nobody:/\n", user.uid, user.gid, user.home.display());
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     }
 
     #[test]
