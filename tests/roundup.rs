@@ -229,7 +229,12 @@ fn a_path_into_the_living_home_is_changed_and_one_from_the_home_is_not() {
     let Some(home) = tracker(&house, "t") else { return };
     let expected = checked(&home, None);
     configure(&home, |text| text.replace("database = db", &format!("database = {}/db", home.display())));
+    // Where the configuration is a symlink, it is saved all the same, and the living one is not written to.
+    let living = house.path().join("tracker.ini");
+    std::fs::rename(home.join("config.ini"), &living).unwrap();
+    symlink(&living, home.join("config.ini")).unwrap();
     save(&house, &home).expect(0);
+    let untouched = std::fs::read(&living).unwrap();
     // Over itself: it is right as it is.
     restore(&house, &home, &["--yes"]).expect(0);
     let config = || std::fs::read_to_string(home.join("config.ini")).unwrap();
@@ -238,6 +243,7 @@ fn a_path_into_the_living_home_is_changed_and_one_from_the_home_is_not() {
     restore(&house, &other, &[]).expect(0);
     let moved = std::fs::read_to_string(other.join("config.ini")).unwrap();
     assert!(moved.contains("\ndatabase = db\n"), "{moved}");
+    assert_eq!(std::fs::read(&living).unwrap(), untouched);
     std::fs::rename(&home, house.path().join("gone")).unwrap();
     assert_eq!(checked(&other, None), expected);
 }
