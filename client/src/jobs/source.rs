@@ -87,9 +87,10 @@ pub fn save(
             Ok(order.one(request, &saved.outcome, journal))
         }
         What::Roundup { home, excludes } => {
-            let options =
-                roundup::Options { home: home.clone(), excludes: excludes.clone(), ..roundup::Options::default() };
-            let request = order.request(source, Kind::Roundup, &dataset::name_of_paths(std::slice::from_ref(home)))?;
+            let (home, excludes) = (home.clone(), excludes.clone());
+            let options = roundup::Options { home, excludes, ..roundup::Options::default() };
+            let request =
+                order.request(source, Kind::Roundup, &dataset::name_of_paths(std::slice::from_ref(&options.home)))?;
             let saved = roundup::save(context, &request, &options)?;
             Ok(order.one(request, &saved.outcome, journal))
         }
