@@ -554,7 +554,8 @@ fn killed_at_any_moment_the_old_database_is_there() {
         child.kill().unwrap();
         child.wait().unwrap();
         settle(&house, &cluster);
-        let told = Told { out: std::fs::read(&out).unwrap(), ..told(&mut Command::new("true")) };
+        let mut told = told(&mut Command::new("true"));
+        told.out = std::fs::read(&out).unwrap();
         renamed += usize::from(is_there_after(&cluster, &told, &old, &saved));
         for name in cluster.databases().iter().filter(|name| name.starts_with("nightkeep_restore_")) {
             cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", quoted(name)));
