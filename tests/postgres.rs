@@ -511,7 +511,8 @@ fn killed_at_any_step_the_old_database_is_there() {
         let told = restoring(&house, &cluster, &words);
         assert_eq!(told.signal, Some(9), "{script}: {}", told.err);
         settle(&house, &cluster);
-        renamed += usize::from(is_there_after(&cluster, &told, &old, &saved));
+        let said = String::from_utf8(told.out).unwrap();
+        renamed += usize::from(is_there_after(&cluster, &said, &old, &saved));
         // What it leaves is told by the next one.
         let left: Vec<String> =
             cluster.databases().into_iter().filter(|name| name.starts_with("nightkeep_restore_")).collect();
@@ -556,7 +557,8 @@ fn killed_at_any_moment_the_old_database_is_there() {
         settle(&house, &cluster);
         let mut told = told(&mut Command::new("true"));
         told.out = std::fs::read(&out).unwrap();
-        renamed += usize::from(is_there_after(&cluster, &told, &old, &saved));
+        let said = String::from_utf8(told.out).unwrap();
+        renamed += usize::from(is_there_after(&cluster, &said, &old, &saved));
         for name in cluster.databases().iter().filter(|name| name.starts_with("nightkeep_restore_")) {
             cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", quoted(name)));
         }
@@ -566,12 +568,11 @@ fn killed_at_any_moment_the_old_database_is_there() {
 
 /// The old database has its name, or the one that was told, and then the new one has its own. Answers which; the old one
 /// is dropped then.
-fn is_there_after(cluster: &Cluster, told: &Told, old: &str, saved: &str) -> bool {
+fn is_there_after(cluster: &Cluster, said: &str, old: &str, saved: &str) -> bool {
     let kept: Vec<String> = cluster.databases().into_iter().filter(|name| name.starts_with("projop_before_")).collect();
     match kept.as_slice() {
         [] => assert!(cluster.fingerprint("projop") == old),
         [kept] => {
-            let said = String::from_utf8_lossy(&told.out);
             assert!(said.contains(kept.as_str()), "its name was told before: {said}");
             assert!(cluster.fingerprint(kept) == old);
             assert!(cluster.fingerprint("projop") == saved);
