@@ -7,6 +7,8 @@ mod corpus;
 
 mod measure;
 
+mod mount;
+
 mod peer;
 
 mod scale;
@@ -89,6 +91,11 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
+/// Mounting takes root, or what is set up for others.
+fn can_mount() -> bool {
+    std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok()
+}
+
 /// Peers that can be run; says of the others how to install them.
 fn installed(nightkeep: &Path) -> Vec<(Peer, PathBuf)> {
     let mut found = Vec::new();
@@ -162,6 +169,15 @@ impl Work {
         measure::run(peer.init(program, state))?;
         record("first backup", measure::run(peer.backup(program, state, &self.source, 0))?);
         record("unchanged backup", measure::run(peer.backup(program, state, &self.source, 1))?);
+        let mount = || peer.mount(program, state);
+        if can_mount() {
+            mount::run(peer, &mount, &state.join("mount"), &self.source, &mut record)?;
+            if self.name == "dump" && peer == Peer::Nightkeep {
+                let name = self.source.join("erp.sql");
+                let decoded = mount::decode(&repository, peer::PASSWORD, &name.to_string_lossy());
+                record("mount: decoding alone", decoded.map_err(io::Error::other)?);
+            }
+        }
         record("check with data", measure::run(peer.check(program, state))?);
         record("restore", measure::run(peer.restore(program, state, &state.join("target"), 1))?);
         self.set(1)?;

@@ -32,6 +32,8 @@ mod reader;
 
 mod roundup;
 
+mod server;
+
 mod streams;
 
 mod torture;
