@@ -37,7 +37,7 @@ mod saving;
 pub mod special;
 
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests;
