@@ -24,12 +24,18 @@ mod fixtures;
 
 mod jobs;
 
+mod mount;
+
 mod postgres;
 
 mod reader;
 
 mod roundup;
 
+mod server;
+
 mod streams;
 
 mod torture;
+
+mod zodb;

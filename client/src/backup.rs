@@ -14,6 +14,10 @@ mod gate;
 
 mod halt;
 
+mod bases;
+
+mod delta;
+
 mod chunks;
 
 mod cut;
@@ -50,6 +54,8 @@ use chunkstore::store::Store;
 use chunkstore::tree::{Attributes, Content, Entry, Node, Time, is_name};
 use chunkstore::writer::{BlobWriter, TreeBuilder};
 use chunkstore::{Error, Result};
+use delta::Delta;
+pub use delta::Deltas;
 use exclude::Excludes;
 use gate::Gate;
 use given::Branch;
@@ -76,6 +82,8 @@ pub struct Context<'a> {
     pub cache_dir: &'a Path,
     /// Where the repository lies, if it is local: like the cache, it changes meanwhile, and is saved as an empty directory.
     pub repository_dir: Option<&'a Path>,
+    /// Whether new chunks that resemble stored ones become deltas.
+    pub deltas: &'a Deltas,
     /// Set by a signal: stop soon, commit nothing, leave what was stored for the next run. The result is `Error::Interrupted`.
     pub interrupted: &'a AtomicBool,
 }
@@ -147,6 +155,10 @@ pub struct Outcome {
     /// Bytes of content that were not known before, and of the records they became.
     pub new_bytes: u64,
     pub added_bytes: u64,
+    /// Of these: chunks that became deltas, their content, and the records they became.
+    pub delta_chunks: u64,
+    pub delta_content_bytes: u64,
+    pub delta_bytes: u64,
     /// Items that could not be saved as they should; each was named to the monitor.
     pub problems: u64,
     pub elapsed: Duration,
@@ -334,6 +346,10 @@ fn with_session<T>(
     let halt = Halt::new(context.interrupted);
     let report = Report::new(context.monitor);
     let chunker = Chunker::new(context.key, gate.configuration().chunk_sizes);
-    let chunks = Chunks { writer: &writer, gate: &gate, halt: &halt };
-    save(&Session { report: &report, chunker: &chunker, chunks: &chunks })
+    let delta = Delta::new(context.deltas, context.key, context.cache_dir, request.dry_run);
+    let chunks = Chunks { writer: &writer, gate: &gate, halt: &halt, delta: &delta };
+    let outcome = save(&Session { report: &report, chunker: &chunker, chunks: &chunks });
+    // After a failure too: what was stored by then is there for the next run.
+    delta.finish();
+    outcome
 }

@@ -2,6 +2,7 @@
 //!
 //! A `Session` holds the writer lock, if it was opened for writing, until it is dropped.
 
+use crate::backup::Deltas;
 use crate::clock;
 use crate::dataset;
 use crate::error::{Error, Result};
@@ -18,13 +19,16 @@ use chunkstore::configuration::Configuration;
 use chunkstore::id::{RepositoryId, RunId, SlotId};
 use chunkstore::key::{self, Credential, Hardness, Keys};
 use chunkstore::reader::Reader;
-use chunkstore::repository::{Access, Repository, read_configuration};
+use chunkstore::repository::{Access, Repository, Statistics, read_configuration};
 use chunkstore::snapshot::Writer;
 use chunkstore::store::Store;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use zeroize::Zeroizing;
+
+/// Opened bases that a backup keeps in memory.
+const BASES_BYTES: usize = 24 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
@@ -106,6 +110,39 @@ impl Session {
     pub fn reader(&self) -> Result<Reader> {
         let opener = Opener::new(&self.keys, self.configuration())?;
         Ok(Reader::new(Arc::clone(&self.store), opener))
+    }
+
+    /// What is stored.
+    pub fn statistics(&self) -> chunkstore::Result<Statistics> {
+        match &self.home {
+            Home::Here(repository) => repository.statistics(),
+            Home::Server(remote) => remote.statistics(),
+        }
+    }
+
+    /// Opens a local repository once more for reading: an index that was made anew since does not tell who had the old one
+    /// open. False for a server's, which is never stale.
+    pub fn open_again(&mut self, settings: &Settings) -> Result<bool> {
+        if let Home::Server(_) = self.home {
+            return Ok(false);
+        }
+        let repository = Arc::new(Repository::open(settings.directory()?, Access::Read, clock::seconds())?);
+        self.store = Arc::<Repository>::clone(&repository);
+        self.home = Home::Here(repository);
+        Ok(true)
+    }
+
+    /// How new chunks that resemble stored ones are to be saved.
+    pub fn deltas(&self, settings: &Settings) -> Result<Deltas> {
+        if !settings.delta {
+            return Ok(Deltas::Off);
+        }
+        // Bases are never fetched over a network.
+        if self.keys.opening.is_none() || matches!(self.home, Home::Server(_)) {
+            return Ok(Deltas::Keep { bytes_max: settings.delta_cache_bytes });
+        }
+        let opener = Opener::new(&self.keys, self.configuration())?;
+        Ok(Deltas::Read(Reader::with_caches(Arc::clone(&self.store), opener, 0, BASES_BYTES)))
     }
 
     /// Where what may be lost about this repository is kept.
@@ -329,6 +366,7 @@ mod tests {
                 writer: &writer(&self.settings).unwrap(),
                 monitor: &Silent(Counters::default()),
                 cache_dir: &session.cache_dir(&self.settings).unwrap(),
+                deltas: &session.deltas(&self.settings).unwrap(),
                 repository_dir: None,
                 interrupted: &AtomicBool::new(false),
             };

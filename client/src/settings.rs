@@ -70,6 +70,8 @@ pub enum CredentialSource {
     Prompt,
 }
 
+const DELTA_CACHE_BYTES: u64 = 1 << 30;
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     place: Option<Place>,
@@ -84,6 +86,10 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     /// This machine's identity as a writer: if lost, a new one is made.
     pub state_dir: PathBuf,
+    /// Whether chunks that resemble stored ones are stored as differences [NIGHTKEEP_DELTA].
+    pub delta: bool,
+    /// Bytes of such stored ones that are kept on this machine for a key that cannot read [NIGHTKEEP_DELTA_CACHE].
+    pub delta_cache_bytes: u64,
 }
 
 /// What the configuration file says of them.
@@ -119,6 +125,11 @@ impl Settings {
             cache_dir: match variable("NIGHTKEEP_CACHE_DIR") {
                 Some(dir) => PathBuf::from(dir),
                 None => home("XDG_CACHE_HOME", ".cache", "/var/cache/nightkeep")?,
+            },
+            delta: switch("NIGHTKEEP_DELTA", variable("NIGHTKEEP_DELTA"))?,
+            delta_cache_bytes: match variable("NIGHTKEEP_DELTA_CACHE") {
+                Some(size) => units::parse_size(&size.to_string_lossy())?,
+                None => DELTA_CACHE_BYTES,
             },
             state_dir: match variable("NIGHTKEEP_STATE_DIR") {
                 Some(dir) => PathBuf::from(dir),
@@ -213,6 +224,15 @@ fn credential(flags: &Flags, variable: &dyn Fn(&str) -> Option<OsString>) -> Cre
     given.or_else(|| variable("NIGHTKEEP_PASSWORD").map(text)).unwrap_or(CredentialSource::Prompt)
 }
 
+/// On unless it is said to be off.
+fn switch(name: &str, value: Option<OsString>) -> Result<bool> {
+    match value.as_ref().map(|value| value.as_bytes()) {
+        None | Some(b"on") => Ok(true),
+        Some(b"off") => Ok(false),
+        Some(_) => Err(Error::argument(name, "expected on or off")),
+    }
+}
+
 fn wait(text: &str) -> std::result::Result<Duration, String> {
     units::parse_wait(text).map_err(|error| error.to_string())
 }
@@ -258,6 +278,17 @@ mod tests {
         let settings = resolve(&Flags::default(), &[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], false).unwrap();
         assert_eq!(settings.cache_dir, PathBuf::from("/x/nightkeep"));
         assert!(resolve(&Flags::default(), &[], false).is_err());
+    }
+
+    #[test]
+    fn deltas_are_on_unless_they_are_said_to_be_off() {
+        let settings = |variables: &[(&str, &str)]| resolve(&Flags::default(), variables, true);
+        let found = |variables: &[(&str, &str)]| settings(variables).map(|s| (s.delta, s.delta_cache_bytes));
+        assert_eq!(found(&[]).unwrap(), (true, 1 << 30));
+        assert_eq!(found(&[("NIGHTKEEP_DELTA", "on"), ("NIGHTKEEP_DELTA_CACHE", "0")]).unwrap(), (true, 0));
+        assert_eq!(found(&[("NIGHTKEEP_DELTA", "off"), ("NIGHTKEEP_DELTA_CACHE", "64M")]).unwrap(), (false, 64 << 20));
+        assert!(settings(&[("NIGHTKEEP_DELTA", "no")]).is_err());
+        assert!(settings(&[("NIGHTKEEP_DELTA_CACHE", "much")]).is_err());
     }
 
     #[test]

@@ -32,6 +32,11 @@ impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
         Some(slot.value.clone())
     }
 
+    /// Without counting as a use.
+    pub fn contains(&self, key: &K) -> bool {
+        self.slots.contains_key(key)
+    }
+
     /// What exceeds the whole cache is not kept.
     pub fn insert(&mut self, key: K, value: V, bytes: usize) {
         self.remove(&key);

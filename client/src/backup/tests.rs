@@ -2,6 +2,8 @@
 
 mod cached;
 
+mod deltas;
+
 mod model;
 
 mod sources;

@@ -9,7 +9,7 @@ mod zodb;
 use super::Exit;
 use super::console::Console;
 use super::progress::Progress;
-use crate::backup::{Context, Outcome, Request};
+use crate::backup::{Context, Deltas, Outcome, Request};
 use crate::dataset::{self, Kind};
 use crate::error::Result;
 use crate::history::History;
@@ -72,6 +72,7 @@ struct Opened {
     session: Session,
     writer: Writer,
     cache_dir: PathBuf,
+    deltas: Deltas,
 }
 
 impl Opened {
@@ -79,7 +80,8 @@ impl Opened {
         let session = console.open("backup", Purpose::Write)?;
         let writer = session::writer(&console.settings)?;
         let cache_dir = session.cache_dir(&console.settings)?;
-        Ok(Opened { session, writer, cache_dir })
+        let deltas = session.deltas(&console.settings)?;
+        Ok(Opened { session, writer, cache_dir, deltas })
     }
 
     /// Runs `work` while signals are watched.
@@ -91,6 +93,7 @@ impl Opened {
                 writer: &self.writer,
                 monitor: progress,
                 cache_dir: &self.cache_dir,
+                deltas: &self.deltas,
                 repository_dir: console.settings.directory().ok().map(PathBuf::as_path),
                 interrupted,
             })
@@ -176,6 +179,9 @@ fn summary(request: &Request, outcome: &Outcome) -> Value {
         "read_bytes": outcome.read_bytes,
         "new_bytes": outcome.new_bytes,
         "added_bytes": outcome.added_bytes,
+        "delta_chunks": outcome.delta_chunks,
+        "delta_content_bytes": outcome.delta_content_bytes,
+        "delta_stored_bytes": outcome.delta_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
     })
@@ -197,12 +203,16 @@ fn lines(request: &Request, outcome: &Outcome) -> Vec<String> {
         None if request.dry_run => format!("Dry run: no snapshot of {} was made.", request.dataset),
         None => format!("Nothing changed since the last snapshot of {}: no new one was made.", request.dataset),
     };
-    vec![
+    let mut lines = vec![
         format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)),
         format!("{added_word} {new} new, {added} stored"),
-        format!("Time:      {}", format_elapsed(outcome.elapsed)),
-        last,
-    ]
+    ];
+    if outcome.delta_chunks > 0 {
+        let (content, stored) = (format_size(outcome.delta_content_bytes), format_size(outcome.delta_bytes));
+        lines.push(format!("Deltas:    {content} of it resemble what was there, {stored} stored"));
+    }
+    lines.extend([format!("Time:      {}", format_elapsed(outcome.elapsed)), last]);
+    lines
 }
 
 /// A tag that can be given and taken away again with `tag SNAPSHOT +T -T`.
