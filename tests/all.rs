@@ -22,9 +22,15 @@ mod damage;
 
 mod fixtures;
 
+mod jobs;
+
 mod mount;
 
+mod postgres;
+
 mod reader;
+
+mod roundup;
 
 mod streams;
 

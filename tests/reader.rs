@@ -48,7 +48,7 @@ impl Session<'_> {
 
     fn delta(&self, content: &[u8], base: Reference, base_content: &[u8]) -> Reference {
         let tag = self.sealer.key.tag(Kind::Chunk, content);
-        let record = self.sealer.seal_delta(tag, content, &[(base.id, base_content.to_vec())]).unwrap();
+        let record = self.sealer.seal_delta(tag, content, &[(base.id, base_content.to_vec().into())]).unwrap();
         let id = self.repository.put(record, &self.sealer.capsule).unwrap();
         Reference { id, tag: tag.half() }
     }

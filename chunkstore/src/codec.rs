@@ -66,24 +66,61 @@ impl Sealer {
         Ok(record)
     }
 
-    /// Seals a chunk as what differs from its bases, up to three stored chunks with their contents. Whether that is smaller
-    /// than the chunk alone is for the caller to see.
-    pub fn seal_delta(&self, tag: Tag, content: &[u8], bases: &[(BlobId, Vec<u8>)]) -> Result<Record> {
+    /// Seals a chunk as what differs from its bases, up to three stored chunks with their contents, the most similar last. Whether
+    /// that is smaller than the chunk alone is for the caller to see.
+    pub fn seal_delta(&self, tag: Tag, content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)]) -> Result<Record> {
         check_content_len(content)?;
         if !(1..=BASES_MAX).contains(&bases.len()) {
             return Err(Error::invalid("a delta", format!("{} bases", bases.len())));
         }
-        let prefix = bases.iter().map(|(_, content)| content.as_slice()).collect::<Vec<_>>().concat();
-        let frame = compress::compress_delta(content, &prefix)
-            .ok_or_else(|| Error::invalid("a delta", "its content cannot be compressed"))?;
-        let body = encode_delta(bases.iter().map(|(id, _)| id), &frame);
-        let payload = Payload { kind: Kind::Chunk, codec: Codec::Delta, plain_len: content.len(), body: &body };
+        let body =
+            delta_body(content, bases).ok_or_else(|| Error::invalid("a delta", "its content cannot be compressed"))?;
+        self.seal_delta_body(tag, content, &body, bases)
+    }
+
+    /// Seals a chunk as a delta if that pays (`docs/delta.md`), alone otherwise. A delta is the record that has links.
+    pub fn seal_similar(&self, tag: Tag, content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)]) -> Result<Record> {
+        check_content_len(content)?;
+        let Some(body) = (1..=BASES_MAX).contains(&bases.len()).then(|| delta_body(content, bases)).flatten() else {
+            return self.seal(Kind::Chunk, tag, content, &[]);
+        };
+        // Its bases are named in clear too.
+        let delta_len = body.len() + bases.len() * BlobId::LEN;
+        if delta_len <= content.len() / 32 {
+            return self.seal_delta_body(tag, content, &body, bases);
+        }
+        // A frame that is longer loses.
+        let limit = content.len().min(delta_len / 3 * 4);
+        match compress::compress(content, limit) {
+            None if delta_len <= content.len() / 4 * 3 => self.seal_delta_body(tag, content, &body, bases),
+            _ => self.seal(Kind::Chunk, tag, content, &[]),
+        }
+    }
+
+    fn seal_delta_body(
+        &self,
+        tag: Tag,
+        content: &[u8],
+        body: &[u8],
+        bases: &[(BlobId, Arc<Vec<u8>>)],
+    ) -> Result<Record> {
+        let payload = Payload { kind: Kind::Chunk, codec: Codec::Delta, plain_len: content.len(), body };
         let record = self.seal_payload(&payload, tag, bases.iter().map(|(id, _)| *id).collect())?;
         self.check(&record, Kind::Chunk, content, &|id| {
             let base = bases.iter().find(|(base, _)| *base == id);
-            base.map(|(_, content)| content.clone()).ok_or_else(|| Error::missing(format!("blob {id}")))
+            base.map(|(_, content)| Arc::clone(content)).ok_or_else(|| Error::missing(format!("blob {id}")))
         })?;
         Ok(record)
+    }
+
+    /// What is inside a record that this session sealed: for a cache of its own ([`reopen`]).
+    pub fn reveal(&self, record: &Record) -> Result<Vec<u8>> {
+        if record.capsule != self.capsule.id {
+            return Err(record.corrupt("another session sealed it"));
+        }
+        let opened =
+            record.split().and_then(|(associated, sealed)| self.cipher.open(record.counter, associated, sealed));
+        opened.ok_or_else(|| record.corrupt("the seal does not open: changed, or of another key"))
     }
 
     /// Seals a snapshot's details. `associated` makes, from the nonce counter, all that the seal authenticates besides; it
@@ -129,7 +166,7 @@ impl Sealer {
         record: &Record,
         kind: Kind,
         content: &[u8],
-        base: &dyn Fn(BlobId) -> Result<Vec<u8>>,
+        base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>,
     ) -> Result<()> {
         match open_record(&self.cipher, &self.key, record, kind, base) {
             Ok(opened) if opened == content => Ok(()),
@@ -143,6 +180,27 @@ impl Sealer {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |counter| counter.checked_add(1))
             .map_err(|_| Error::invalid("session", "its key was used too often"))
     }
+}
+
+/// The content of a chunk from what [`Sealer::reveal`] gave; its tag is checked.
+pub fn reopen(
+    key: &WriteKey,
+    revealed: &[u8],
+    tag: Tag,
+    base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>,
+) -> Result<Vec<u8>> {
+    let corrupt = |reason: &str| Error::corrupt("a cached chunk", reason);
+    let payload = Payload::decode(revealed, "a cached chunk")?;
+    let content = match payload.codec {
+        Codec::Raw => (payload.body.len() == payload.plain_len).then(|| payload.body.to_vec()),
+        Codec::Zstd => compress::decompress(payload.body, payload.plain_len),
+        Codec::Delta => {
+            let (bases, frame) = decode_delta(payload.body, "a cached chunk")?;
+            compress::decompress_delta(frame, &prefix_of(bases, base)?, payload.plain_len)
+        }
+    };
+    let content = content.ok_or_else(|| corrupt("it cannot be decompressed"))?;
+    if key.tag(payload.kind, &content) == tag { Ok(content) } else { Err(corrupt("it does not match its tag")) }
 }
 
 /// Opens records and snapshot details; keeps the session keys it has opened.
@@ -171,7 +229,7 @@ impl Opener {
         record: &Record,
         kind: Kind,
         capsule: &dyn Fn(CapsuleId) -> Result<Capsule>,
-        base: &dyn Fn(BlobId) -> Result<Vec<u8>>,
+        base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>,
     ) -> Result<Vec<u8>> {
         if record.suite != self.suite {
             return Err(record.corrupt("its cipher suite is not the repository's"));
@@ -217,7 +275,7 @@ fn open_record(
     key: &WriteKey,
     record: &Record,
     kind: Kind,
-    base: &dyn Fn(BlobId) -> Result<Vec<u8>>,
+    base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>,
 ) -> Result<Vec<u8>> {
     let opened = record.split().and_then(|(associated, sealed)| cipher.open(record.counter, associated, sealed));
     let plain = opened.ok_or_else(|| record.corrupt("the seal does not open: changed, or of another key"))?;
@@ -235,7 +293,7 @@ fn open_record(
     Ok(content)
 }
 
-fn open_body(record: &Record, payload: &Payload<'_>, base: &dyn Fn(BlobId) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+fn open_body(record: &Record, payload: &Payload<'_>, base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>) -> Result<Vec<u8>> {
     let content = match payload.codec {
         Codec::Raw => (payload.body.len() == payload.plain_len).then(|| payload.body.to_vec()),
         Codec::Zstd => compress::decompress(payload.body, payload.plain_len),
@@ -244,14 +302,25 @@ fn open_body(record: &Record, payload: &Payload<'_>, base: &dyn Fn(BlobId) -> Re
                 decode_delta(payload.body, "a delta").map_err(|error| record.corrupt(error.to_string()))?;
             // Before anything is fetched: what is not among the links may not be there.
             check_links(record, bases.clone())?;
-            let mut prefix = Vec::new();
-            for id in bases {
-                prefix.extend_from_slice(&base(id)?);
-            }
-            compress::decompress_delta(frame, &prefix, payload.plain_len)
+            compress::decompress_delta(frame, &prefix_of(bases, base)?, payload.plain_len)
         }
     };
     content.ok_or_else(|| record.corrupt(format!("it does not hold {} bytes of content", payload.plain_len)))
+}
+
+/// The contents of bases, one after the other.
+fn prefix_of(bases: Vec<BlobId>, base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>) -> Result<Vec<u8>> {
+    let mut prefix = Vec::new();
+    for id in bases {
+        prefix.extend_from_slice(&base(id)?);
+    }
+    Ok(prefix)
+}
+
+fn delta_body(content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)]) -> Option<Vec<u8>> {
+    let prefix = bases.iter().map(|(_, content)| content.as_slice()).collect::<Vec<_>>().concat();
+    let frame = compress::compress_delta(content, &prefix)?;
+    Some(encode_delta(bases.iter().map(|(id, _)| id), &frame))
 }
 
 fn check_content_len(content: &[u8]) -> Result<()> {

@@ -28,6 +28,8 @@ pub mod index;
 
 pub mod codec;
 
+pub mod similar;
+
 pub mod list;
 
 pub mod tree;

@@ -60,16 +60,6 @@ impl Reader {
         Reader { store, opener, nodes, chunks, loading: Loading::default() }
     }
 
-    /// The contents of chunks, in the order asked; one that fails leaves others readable. A chunk whose record is lost is
-    /// looked for under another id ([`Store::alternate`]); what is accepted has the reference's tag. That lengths are those
-    /// of a file's items is for the caller to check.
-    pub fn chunks(&self, links: &[Reference]) -> Result<Vec<Result<Vec<u8>>>> {
-        let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
-        let records = self.read(&ids)?;
-        let open = |(link, record)| self.intact(link, record, &|record| self.open_chunk(record));
-        Ok(links.iter().copied().zip(records).map(open).collect())
-    }
-
     /// A tree node, whole and with the links that it names.
     fn tree(&self, link: Reference) -> Result<Arc<Tree>> {
         match self.node(link, Kind::Tree)? {

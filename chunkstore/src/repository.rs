@@ -137,6 +137,50 @@ impl Repository {
         recover::refill(&*self.backend, &self.index, &self.configuration.repository, self.time())
     }
 
+    /// As [`Store::put`], for a writer elsewhere who goes on linking to this very record whoever stored the same content
+    /// meanwhile: only an equal id makes it one that is there already.
+    pub fn put_exact(&self, record: Record, capsule: &Capsule) -> Result<()> {
+        self.put_exact_for(record, capsule, None)
+    }
+
+    fn put_exact_for(&self, record: Record, capsule: &Capsule, lease: Option<&Lease>) -> Result<()> {
+        let stored = self.accept(record, capsule, lease, |record, packer| {
+            let is_there = packer.ids.contains(&record.id) || self.index.present(&[record.id], lease)? == [true];
+            Ok(is_there.then_some(record.id))
+        });
+        stored.map(|_| ())
+    }
+
+    /// Puts a record, unless `known` says that it, or another of its content, is there.
+    fn accept(
+        &self,
+        record: Record,
+        capsule: &Capsule,
+        lease: Option<&Lease>,
+        known: impl Fn(&Record, &Packer) -> Result<Option<BlobId>>,
+    ) -> Result<BlobId> {
+        let writing = self.writing()?;
+        let target = self.configuration.pack_bytes_target as usize;
+        loop {
+            let mut packer = lock(&writing.packer);
+            packer.check()?;
+            if let Some(id) = known(&record, &packer)? {
+                return Ok(id);
+            }
+            let builder = packer.builder(record.class);
+            if builder.len() >= target || !builder.has_room_for(&record, capsule) {
+                drop(packer);
+                self.store_packs(writing, false)?;
+                continue;
+            }
+            self.check_links(&record, &packer, lease)?;
+            packer.builder(record.class).push(&record, capsule)?;
+            packer.by_tag.insert(record.tag, record.id);
+            packer.ids.insert(record.id);
+            return Ok(record.id);
+        }
+    }
+
     fn writing(&self) -> Result<&Writing> {
         self.writing.as_ref().ok_or_else(|| Error::invalid("the repository", "it was opened for reading only"))
     }
@@ -205,29 +249,14 @@ impl Repository {
     }
 
     fn put_for(&self, record: Record, capsule: &Capsule, lease: Option<&Lease>) -> Result<BlobId> {
-        let writing = self.writing()?;
-        let target = self.configuration.pack_bytes_target as usize;
-        loop {
-            let mut packer = lock(&writing.packer);
-            packer.check()?;
-            if let Some(id) = packer.by_tag.get(&record.tag) {
-                return Ok(*id);
+        self.accept(record, capsule, lease, |record, packer| {
+            let known = packer.by_tag.get(&record.tag).copied();
+            if known.is_some() {
+                Ok(known)
+            } else {
+                Ok(self.index.known(&[record.tag], lease)?.into_iter().flatten().next())
             }
-            let builder = packer.builder(record.class);
-            if builder.len() >= target || !builder.has_room_for(&record, capsule) {
-                drop(packer);
-                self.store_packs(writing, false)?;
-                continue;
-            }
-            if let Some(id) = self.index.known(&[record.tag], lease)?.into_iter().flatten().next() {
-                return Ok(id);
-            }
-            self.check_links(&record, &packer, lease)?;
-            packer.builder(record.class).push(&record, capsule)?;
-            packer.by_tag.insert(record.tag, record.id);
-            packer.ids.insert(record.id);
-            return Ok(record.id);
-        }
+        })
     }
 
     fn commit_for(&self, snapshot: &Snapshot, lease: Option<&Lease>) -> Result<()> {

@@ -13,7 +13,7 @@ pub use tree::TreeBuilder;
 use crate::codec::Sealer;
 use crate::error::Result;
 use crate::id::{BlobId, Reference, Tag};
-use crate::record::Kind;
+use crate::record::{Kind, Record};
 use crate::store::Store;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,11 +24,23 @@ pub struct BlobWriter<'s> {
     /// Bytes of content that were new, and of the records they became.
     pub new_bytes: AtomicU64,
     pub added_bytes: AtomicU64,
+    /// Of these: chunks that became deltas, their content, and the records they became.
+    pub delta_chunks: AtomicU64,
+    pub delta_content_bytes: AtomicU64,
+    pub delta_bytes: AtomicU64,
 }
 
 impl<'s> BlobWriter<'s> {
     pub fn new(store: &'s dyn Store, sealer: Sealer) -> Self {
-        BlobWriter { store, sealer, new_bytes: AtomicU64::new(0), added_bytes: AtomicU64::new(0) }
+        BlobWriter {
+            store,
+            sealer,
+            new_bytes: AtomicU64::new(0),
+            added_bytes: AtomicU64::new(0),
+            delta_chunks: AtomicU64::new(0),
+            delta_content_bytes: AtomicU64::new(0),
+            delta_bytes: AtomicU64::new(0),
+        }
     }
 
     /// Tag, known?, else compress, seal, put. The answer is what a parent names the content by.
@@ -42,13 +54,23 @@ impl<'s> BlobWriter<'s> {
 
     /// The rest of [`BlobWriter::put`], for who asked in a batch and was told that `tag`, that of the content, is not known.
     pub fn add(&self, kind: Kind, tag: Tag, content: &[u8], links: &[BlobId]) -> Result<Reference> {
-        let record = self.sealer.seal(kind, tag, content, links)?;
-        let (sealed, record_bytes) = (record.id, record.bytes.len() as u64);
+        self.put_record(kind, self.sealer.seal(kind, tag, content, links)?, content.len())
+    }
+
+    /// A record that this writer's sealer made of a content of this length.
+    pub fn put_record(&self, kind: Kind, record: Record, content_len: usize) -> Result<Reference> {
+        let (sealed, tag, record_bytes) = (record.id, record.tag, record.bytes.len() as u64);
+        let is_delta = kind == Kind::Chunk && !record.links.is_empty();
         let stored = self.store.put(record, &self.sealer.capsule)?;
         // Otherwise another thread stored the same content first, and counted it.
         if stored == sealed {
-            self.new_bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
+            self.new_bytes.fetch_add(content_len as u64, Ordering::Relaxed);
             self.added_bytes.fetch_add(record_bytes, Ordering::Relaxed);
+            if is_delta {
+                self.delta_chunks.fetch_add(1, Ordering::Relaxed);
+                self.delta_content_bytes.fetch_add(content_len as u64, Ordering::Relaxed);
+                self.delta_bytes.fetch_add(record_bytes, Ordering::Relaxed);
+            }
         }
         Ok(Reference { id: stored, tag: tag.half() })
     }

@@ -14,6 +14,10 @@ mod gate;
 
 mod halt;
 
+mod bases;
+
+mod delta;
+
 mod chunks;
 
 mod cut;
@@ -30,15 +34,16 @@ mod stream;
 
 mod saving;
 
+pub mod special;
+
 #[cfg(test)]
-mod testing;
+pub mod testing;
 
 #[cfg(test)]
 mod tests;
 
 use crate::metadata::capture::Names;
 use crate::monitor::Monitor;
-use assemble::Assembler;
 use chunks::Chunks;
 use chunkstore::chunker::Chunker;
 use chunkstore::codec::Sealer;
@@ -49,21 +54,23 @@ use chunkstore::store::Store;
 use chunkstore::tree::{Attributes, Content, Entry, Node, Time, is_name};
 use chunkstore::writer::{BlobWriter, TreeBuilder};
 use chunkstore::{Error, Result};
+use delta::Delta;
+pub use delta::Deltas;
 use exclude::Excludes;
 use gate::Gate;
 use given::Branch;
 use halt::Halt;
 use read::Reading;
 use saving::{Account, Saving, fact};
+use special::{Made, Tree};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use survey::Survey;
 use unchanged::Place;
-use walk::Walk;
 
 /// What every backup works with.
 pub struct Context<'a> {
@@ -75,6 +82,8 @@ pub struct Context<'a> {
     pub cache_dir: &'a Path,
     /// Where the repository lies, if it is local: like the cache, it changes meanwhile, and is saved as an empty directory.
     pub repository_dir: Option<&'a Path>,
+    /// Whether new chunks that resemble stored ones become deltas.
+    pub deltas: &'a Deltas,
     /// Set by a signal: stop soon, commit nothing, leave what was stored for the next run. The result is `Error::Interrupted`.
     pub interrupted: &'a AtomicBool,
 }
@@ -146,6 +155,10 @@ pub struct Outcome {
     /// Bytes of content that were not known before, and of the records they became.
     pub new_bytes: u64,
     pub added_bytes: u64,
+    /// Of these: chunks that became deltas, their content, and the records they became.
+    pub delta_chunks: u64,
+    pub delta_content_bytes: u64,
+    pub delta_bytes: u64,
     /// Items that could not be saved as they should; each was named to the monitor.
     pub problems: u64,
     pub elapsed: Duration,
@@ -155,16 +168,36 @@ pub struct Outcome {
 struct Report<'a> {
     monitor: &'a dyn Monitor,
     problems: AtomicU64,
+    /// Told later, or never: `None` if they are told at once.
+    held: Mutex<Option<Vec<(Vec<u8>, String)>>>,
 }
+
+/// So many problems are held back; those after them are told at once.
+const HELD_MAX: usize = 10_000;
 
 impl<'a> Report<'a> {
     fn new(monitor: &'a dyn Monitor) -> Report<'a> {
-        Report { monitor, problems: AtomicU64::new(0) }
+        Report { monitor, problems: AtomicU64::new(0), held: Mutex::new(None) }
     }
 
     fn problem(&self, item: &[u8], reason: &str) {
         self.problems.fetch_add(1, Ordering::Relaxed);
-        self.monitor.problem(item, reason);
+        match self.held.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(held) if held.len() < HELD_MAX => held.push((item.to_vec(), reason.to_owned())),
+            _ => self.monitor.problem(item, reason),
+        }
+    }
+
+    /// From now on problems are told only on [`Report::release`].
+    fn hold(&self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+    }
+
+    fn release(&self) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for (item, reason) in held.into_iter().flatten() {
+            self.monitor.problem(&item, &reason);
+        }
     }
 
     fn detail(&self, verb: &str, item: &[u8]) {
@@ -174,18 +207,12 @@ impl<'a> Report<'a> {
 
 /// Saves directory trees. Ends incomplete (problems > 0) rather than failing when some items cannot be read.
 pub fn files(context: &Context<'_>, request: &Request, options: &FilesOptions) -> Result<Outcome> {
-    let source = Source::new(options)?;
-    let saving = Saving::begin(context, request)?;
-    if let Some(expected) = saving.expected() {
-        let counters = context.monitor.counters();
-        counters.files_total.store(expected.files + expected.others, Ordering::Relaxed);
-        counters.bytes_total.store(expected.content_bytes, Ordering::Relaxed);
-    }
-    match save_files(context, request, &source, &saving, true) {
-        // Something that the change cache names has gone although nothing told of it: once more, asking for everything.
-        Err(Error::Missing { .. }) => save_files(context, request, &source, &saving, false),
-        outcome => outcome,
-    }
+    Source::new(options)?;
+    let made = special::compose(context, request, &|depot| {
+        let walked = depot.walk(&Tree { options, prepared: Vec::new(), keep: None })?;
+        Ok(Some(Made { walked, facts: Vec::new() }))
+    })?;
+    made.ok_or_else(|| Error::invalid("backup", "nothing was made"))
 }
 
 /// Saves a stream under `name` (a single file name), always reading it to the end.
@@ -232,75 +259,6 @@ impl<'a> Source<'a> {
         let (root, paths) = Branch::merge(&paths, &current)?;
         Ok(Source { options, root, paths, excludes: Excludes::new(options)? })
     }
-
-    fn facts(&self, outcome: &Outcome) -> Vec<(String, Vec<u8>)> {
-        let mut facts = vec![
-            fact("files.new", outcome.files_new),
-            fact("files.changed", outcome.files_changed),
-            fact("files.unchanged", outcome.files_unchanged),
-            fact("read.bytes", outcome.read_bytes),
-        ];
-        if !self.options.excludes.is_empty() {
-            facts.push(fact("excludes", self.options.excludes.join("\n")));
-        }
-        facts
-    }
-}
-
-fn save_files(
-    context: &Context<'_>,
-    request: &Request,
-    source: &Source<'_>,
-    saving: &Saving<'_>,
-    trust: bool,
-) -> Result<Outcome> {
-    let store = context.store;
-    let repository = store.configuration().repository;
-    let place = Place::new(context.cache_dir, &repository, &request.dataset, store.generation()?);
-    let mut cache = if request.dry_run { None } else { place.write() };
-    let outcome = with_session(context, request, |session| {
-        let mut walk = Walk::new(&source.root, &source.excludes, source.options.one_file_system, session.report)
-            .without(context.cache_dir);
-        if let Some(own) = context.repository_dir {
-            walk = walk.without(own);
-        }
-        let unchanged = place.read(store, trust);
-        let names = Names::load();
-        let reading = session.reading(&names);
-        let assembler = Assembler::new(session.chunks.writer, session.report, session.chunks.halt, cache.as_mut());
-        let (assembled, found) = pipeline::run(&reading, assembler, |outlets| {
-            Survey::new(walk, unchanged, &names, session.report, session.chunks.halt, outlets)
-        })?;
-        if found == 0 {
-            return Err(Error::invalid("paths", "none of those given exists"));
-        }
-        let outcome = Outcome {
-            files_new: assembled.files_new,
-            files_changed: assembled.files_changed,
-            files_unchanged: assembled.files_unchanged,
-            read_bytes: reading.read_bytes.load(Ordering::Relaxed),
-            ..Outcome::default()
-        };
-        let account = Account {
-            root: assembled.root,
-            totals: assembled.totals,
-            problems: session.report.problems.load(Ordering::Relaxed),
-            paths: source.paths.clone(),
-            facts: source.facts(&outcome),
-            is_latest: false,
-        };
-        saving.finish(session.chunks.writer, account, outcome)
-    });
-    match (cache, &outcome) {
-        (None, _) => (),
-        (Some(cache), Ok(_)) => place.commit(cache),
-        (Some(cache), Err(_)) => {
-            // What was stored helps the next run if it lasts; the error at hand says more than one of this.
-            let _ = store.flush();
-            place.abandon(cache);
-        }
-    }
-    outcome
 }
 
 fn save_stream(
@@ -388,6 +346,10 @@ fn with_session<T>(
     let halt = Halt::new(context.interrupted);
     let report = Report::new(context.monitor);
     let chunker = Chunker::new(context.key, gate.configuration().chunk_sizes);
-    let chunks = Chunks { writer: &writer, gate: &gate, halt: &halt };
-    save(&Session { report: &report, chunker: &chunker, chunks: &chunks })
+    let delta = Delta::new(context.deltas, context.key, context.cache_dir, request.dry_run);
+    let chunks = Chunks { writer: &writer, gate: &gate, halt: &halt, delta: &delta };
+    let outcome = save(&Session { report: &report, chunker: &chunker, chunks: &chunks });
+    // After a failure too: what was stored by then is there for the next run.
+    delta.finish();
+    outcome
 }

@@ -10,9 +10,15 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, find_frame_compressed_size, get_fr
 const LEVEL: i32 = 1;
 /// For deltas, where the prefix does the work and a better search finds more of it.
 const DELTA_LEVEL: i32 = 3;
+/// A content and its prefix up to this size need no tables of their own measure, so that a context can be kept: making one costs as much as
+/// a delta of 64 KiB.
+const COMMON_BYTES_MAX: usize = 1 << 20;
+/// What begins like this is no raw prefix for the functions that keep their contexts.
+const DICTIONARY_MAGIC: [u8; 4] = 0xec30_a437_u32.to_le_bytes();
 
 thread_local! {
     static COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
+    static DELTA_COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
     static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
 }
 
@@ -29,6 +35,12 @@ pub(super) fn compress(content: &[u8], limit: usize) -> Option<Vec<u8>> {
 
 /// One frame that needs `prefix` to be read.
 pub(super) fn compress_delta(content: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
+    if content.len() + prefix.len() <= COMMON_BYTES_MAX && !prefix.starts_with(&DICTIONARY_MAGIC) {
+        DELTA_COMPRESSOR
+            .with_borrow_mut(|context| context.compress_using_dict(&mut frame, content, prefix, DELTA_LEVEL).ok())?;
+        return Some(frame);
+    }
     let mut context = CCtx::create();
     // The window must reach back from the end of the content over all of the prefix, and the tables must have room for it:
     // zstd indexes no more than the last eight bytes of a prefix for each of their slots.
@@ -39,7 +51,6 @@ pub(super) fn compress_delta(content: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
     context.set_parameter(CParameter::HashLog(tables)).ok()?;
     context.set_parameter(CParameter::ChainLog(tables)).ok()?;
     context.ref_prefix(prefix).ok()?;
-    let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
     context.compress2(&mut frame, content).ok()?;
     Some(frame)
 }
@@ -55,10 +66,14 @@ pub(super) fn decompress(frame: &[u8], len: usize) -> Option<Vec<u8>> {
 /// As [`decompress`], for a frame made with [`compress_delta`].
 pub(super) fn decompress_delta(frame: &[u8], prefix: &[u8], len: usize) -> Option<Vec<u8>> {
     is_one_frame(frame, len)?;
-    let mut context = DCtx::create();
-    context.ref_prefix(prefix).ok()?;
     let mut content = Vec::with_capacity(len);
-    context.decompress(&mut content, frame).ok()?;
+    if prefix.starts_with(&DICTIONARY_MAGIC) {
+        let mut context = DCtx::create();
+        context.ref_prefix(prefix).ok()?;
+        context.decompress(&mut content, frame).ok()?;
+    } else {
+        DECOMPRESSOR.with_borrow_mut(|context| context.decompress_using_dict(&mut content, frame, prefix).ok())?;
+    }
     (content.len() == len).then_some(content)
 }
 

@@ -25,7 +25,7 @@ fn setup(suite: Suite) -> Setup {
     Setup { keys, sealer, opener }
 }
 
-fn no_base(id: BlobId) -> Result<Vec<u8>> {
+fn no_base(id: BlobId) -> Result<Arc<Vec<u8>>> {
     Err(Error::missing(id.hex()))
 }
 
@@ -211,15 +211,15 @@ fn tags_classes_and_links_that_do_not_fit_are_refused() {
     let open = |kind: Kind| {
         let payload = payload(kind as u8, 2, 3, &delta, &[]);
         let record = forge(&s, kind, s.opener.tag(kind, b"abc"), &[base], &payload);
-        s.opener.open(&record, kind, &|_| Ok(s.sealer.capsule.clone()), &|_| Ok(b"base".to_vec()))
+        s.opener.open(&record, kind, &|_| Ok(s.sealer.capsule.clone()), &|_| Ok(Arc::new(b"base".to_vec())))
     };
     assert_eq!(open(Kind::Chunk).unwrap(), b"abc");
     assert!(matches!(open(Kind::Tree), Err(Error::Corrupt { .. })), "a tree as delta");
 }
 
 /// Chunks that share most of their bytes, and the contents of their bases.
-fn delta_case() -> (Vec<u8>, Vec<(BlobId, Vec<u8>)>) {
-    let bases = [7, 5, 6].map(|n| (BlobId([n; 32]), noise(200_000, u64::from(n))));
+fn delta_case() -> (Vec<u8>, Vec<(BlobId, Arc<Vec<u8>>)>) {
+    let bases = [7, 5, 6].map(|n| (BlobId([n; 32]), Arc::new(noise(200_000, u64::from(n)))));
     let mut content: Vec<u8> = bases.iter().flat_map(|(_, base)| base[1000..70_000].to_vec()).collect();
     content.splice(500..500, b"inserted".iter().copied());
     (content, bases.to_vec())
@@ -241,7 +241,7 @@ fn a_delta_opens_with_its_bases_and_only_with_them() {
         assert_eq!(s.opener.open(&record, Kind::Chunk, &capsule, &find).unwrap(), content);
         let changed = |id| {
             find(id).map(|mut base| {
-                base[1000..70_000].reverse();
+                Arc::make_mut(&mut base)[1000..70_000].reverse();
                 base
             })
         };
@@ -271,8 +271,8 @@ fn bases_that_are_not_links_are_never_fetched() {
 #[test]
 fn a_delta_reaches_back_over_the_largest_bases() {
     let s = setup(Suite::Aes256Gcm);
-    let bases = [1, 2, 3].map(|n| (BlobId([n; 32]), noise(8 << 20, u64::from(n))));
-    let len = |content: &[u8], bases: &[(BlobId, Vec<u8>)]| {
+    let bases = [1, 2, 3].map(|n| (BlobId([n; 32]), Arc::new(noise(8 << 20, u64::from(n)))));
+    let len = |content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)]| {
         s.sealer.seal_delta(s.opener.tag(Kind::Chunk, content), content, bases).unwrap().bytes.len()
     };
     assert!(len(&[&bases[0].1[..100_000], &bases[2].1[..100_000]].concat(), &bases) < 10_000);
@@ -300,8 +300,10 @@ fn a_base_that_looks_like_a_dictionary_is_a_prefix_all_the_same() {
     let s = setup(Suite::Aes256Gcm);
     let base = [&0xEC30_A437_u32.to_le_bytes()[..], &noise(50_000, 1)].concat();
     let content = base[..40_000].to_vec();
-    let record =
-        s.sealer.seal_delta(s.opener.tag(Kind::Chunk, &content), &content, &[(BlobId([1; 32]), base)]).unwrap();
+    let record = s
+        .sealer
+        .seal_delta(s.opener.tag(Kind::Chunk, &content), &content, &[(BlobId([1; 32]), Arc::new(base))])
+        .unwrap();
     assert!(record.bytes.len() < 1000);
 }
 
@@ -311,7 +313,7 @@ fn a_delta_of_a_delta_opens_through_the_same_opener() {
     let contents = [noise(30_000, 1), [noise(30_000, 1), noise(100, 2)].concat(), noise(29_000, 1)];
     let first = s.seal(Kind::Chunk, &contents[0], &[]);
     let delta = |content: &Vec<u8>, id, base: &Vec<u8>| {
-        s.sealer.seal_delta(s.opener.tag(Kind::Chunk, content), content, &[(id, base.clone())]).unwrap()
+        s.sealer.seal_delta(s.opener.tag(Kind::Chunk, content), content, &[(id, Arc::new(base.clone()))]).unwrap()
     };
     let second = delta(&contents[1], first.id, &contents[0]);
     let third = delta(&contents[2], second.id, &contents[1]);
@@ -319,7 +321,7 @@ fn a_delta_of_a_delta_opens_through_the_same_opener() {
     fn open(s: &Setup, records: &[Record], id: BlobId) -> Result<Vec<u8>> {
         let record = records.iter().find(|record| record.id == id).unwrap();
         let capsule = |_| Ok(s.sealer.capsule.clone());
-        s.opener.open(record, Kind::Chunk, &capsule, &|base| open(s, records, base))
+        s.opener.open(record, Kind::Chunk, &capsule, &|base| open(s, records, base).map(Arc::new))
     }
     assert_eq!(open(&s, &records, records[2].id).unwrap(), contents[2]);
 }

@@ -2,9 +2,10 @@
 
 use super::{Reader, damaged, lock};
 use crate::error::Result;
-use crate::id::BlobId;
+use crate::id::{BlobId, Reference};
 use crate::record::{Kind, Record};
 use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 const CHAIN_MAX: usize = 16;
@@ -12,27 +13,101 @@ const CHAIN_MAX: usize = 16;
 const BASES_MAX: usize = 256;
 /// Bytes of bases in memory for one chunk.
 const HELD_BYTES_MAX: usize = 128 << 20;
+/// Records of bases read ahead for the chunks that were asked for together; bases beyond are read one by one.
+const AHEAD_BYTES_MAX: usize = 8 << 20;
+
+const AHEAD_AT_ONCE: usize = 32;
+/// More links than a delta may have are none that one needs.
+const LINKS_MAX: usize = 3;
+
+/// Records of bases that were read together.
+pub(super) type Ahead = HashMap<BlobId, Record>;
 
 /// What one chunk has taken so far.
-#[derive(Default)]
-struct Taken {
+struct Taken<'a> {
+    ahead: &'a Ahead,
     bases: Cell<usize>,
     held_bytes: Cell<usize>,
 }
 
 impl Reader {
-    /// The content of a chunk, whatever it is a delta of.
-    pub(super) fn open_chunk(&self, record: &Record) -> Result<Vec<u8>> {
-        self.open_at(record, 0, &Taken::default())
+    /// The contents of chunks, in the order asked; one that fails leaves others readable. A chunk whose record is lost is
+    /// looked for under another id ([`Store::alternate`](crate::store::Store::alternate)); what is accepted has the reference's tag. That
+    /// lengths are those of a file's items is for the caller to check. All contents are in memory at once, and those of deltas may be
+    /// much larger than their records: bound what you ask for by its content.
+    pub fn chunks(&self, links: &[Reference]) -> Result<Vec<Result<Vec<u8>>>> {
+        let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
+        let records = self.read(&ids)?;
+        let ahead = self.read_ahead(&records)?;
+        let open = |(link, record)| self.intact(link, record, &|record| self.open_chunk(record, &ahead));
+        Ok(links.iter().copied().zip(records).map(open).collect())
     }
 
-    fn open_at(&self, record: &Record, depth: usize, taken: &Taken) -> Result<Vec<u8>> {
+    /// The contents of chunks that are to be bases of a delta, as far as they can be read.
+    pub fn bases(&self, ids: &[BlobId]) -> Result<Vec<Option<Arc<Vec<u8>>>>> {
+        let mut found: Vec<Option<Arc<Vec<u8>>>> = Vec::with_capacity(ids.len());
+        for id in ids {
+            found.push(lock(&self.chunks).find(&(*id, None)));
+        }
+        let wanted: Vec<(usize, BlobId)> = ids
+            .iter()
+            .zip(&found)
+            .enumerate()
+            .filter(|(_, (_, found))| found.is_none())
+            .map(|(at, (id, _))| (at, *id))
+            .collect();
+        let records = self.read(&wanted.iter().map(|(_, id)| *id).collect::<Vec<_>>())?;
+        let ahead = self.read_ahead(&records)?;
+        for ((at, id), record) in wanted.into_iter().zip(records) {
+            let opened = record.and_then(|record| self.open_chunk(&record, &ahead));
+            if let Ok(content) = opened {
+                let content = Arc::new(content);
+                lock(&self.chunks).insert((id, None), Arc::clone(&content), content.len());
+                if let Some(slot) = found.get_mut(at) {
+                    *slot = Some(content);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The content of a chunk, whatever it is a delta of.
+    pub(super) fn open_chunk(&self, record: &Record, ahead: &Ahead) -> Result<Vec<u8>> {
+        self.open_at(record, 0, &Taken { ahead, bases: Cell::new(0), held_bytes: Cell::new(0) })
+    }
+
+    /// Reads the bases of deltas, then the bases of these, each level at once. What cannot be read is left for whoever needs it to say.
+    pub(super) fn read_ahead(&self, records: &[Result<Record>]) -> Result<Ahead> {
+        let mut ahead = Ahead::new();
+        let mut bytes = 0;
+        let mut wanted: HashSet<BlobId> = records.iter().flatten().flat_map(bases_of).collect();
+        for _ in 0..CHAIN_MAX {
+            let ids: Vec<BlobId> = wanted.drain().filter(|id| !self.has_base(*id)).collect();
+            for ids in ids.chunks(AHEAD_AT_ONCE) {
+                if bytes >= AHEAD_BYTES_MAX {
+                    return Ok(ahead);
+                }
+                for record in self.read(ids)?.into_iter().flatten() {
+                    bytes += record.bytes.len();
+                    wanted.extend(bases_of(&record).filter(|link| !ahead.contains_key(link)));
+                    ahead.insert(record.id, record);
+                }
+            }
+        }
+        Ok(ahead)
+    }
+
+    fn has_base(&self, id: BlobId) -> bool {
+        lock(&self.chunks).contains(&(id, None))
+    }
+
+    fn open_at(&self, record: &Record, depth: usize, taken: &Taken<'_>) -> Result<Vec<u8>> {
         let capsule = |id| self.store.capsule(id);
         self.opener.open(record, Kind::Chunk, &capsule, &|base| self.open_base(base, record, depth, taken))
     }
 
     /// Recurses through [`Reader::open_at`], at most [`CHAIN_MAX`] deep.
-    fn open_base(&self, id: BlobId, of: &Record, depth: usize, taken: &Taken) -> Result<Vec<u8>> {
+    fn open_base(&self, id: BlobId, of: &Record, depth: usize, taken: &Taken<'_>) -> Result<Arc<Vec<u8>>> {
         if depth >= CHAIN_MAX {
             return Err(of.corrupt(format!("its chain of deltas is longer than {CHAIN_MAX}")));
         }
@@ -44,10 +119,14 @@ impl Reader {
         let key = (id, None);
         let cached = lock(&self.chunks).find(&key);
         let content = match cached {
-            Some(content) => content.to_vec(),
+            Some(content) => content,
             None => {
-                let content = self.open_at(&self.record(id)?, depth + 1, taken)?;
-                lock(&self.chunks).insert(key, Arc::new(content.clone()), content.len());
+                let opened = match taken.ahead.get(&id) {
+                    Some(record) => self.open_at(record, depth + 1, taken),
+                    None => self.open_at(&self.record(id)?, depth + 1, taken),
+                };
+                let content = Arc::new(opened?);
+                lock(&self.chunks).insert(key, Arc::clone(&content), content.len());
                 content
             }
         };
@@ -58,4 +137,8 @@ impl Reader {
         }
         Ok(content)
     }
+}
+
+fn bases_of(record: &Record) -> impl Iterator<Item = BlobId> {
+    record.links.iter().copied().take(if record.links.len() <= LINKS_MAX { LINKS_MAX } else { 0 })
 }

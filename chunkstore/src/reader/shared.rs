@@ -59,8 +59,10 @@ impl Reader {
         }
         let ids: Vec<_> = links.iter().map(|link| link.id).collect();
         let mut claim = Claim { loading: &self.loading, left: links.iter().copied().collect() };
-        for (link, record) in links.into_iter().zip(self.read(&ids)?) {
-            let content = self.intact(link, record, &|record| self.open_chunk(record)).map(Arc::new);
+        let records = self.read(&ids)?;
+        let ahead = self.read_ahead(&records)?;
+        for (link, record) in links.into_iter().zip(records) {
+            let content = self.intact(link, record, &|record| self.open_chunk(record, &ahead)).map(Arc::new);
             if let Ok(content) = &content {
                 lock(&self.chunks).insert((link.id, Some(link.tag)), Arc::clone(content), content.len());
             }

@@ -26,6 +26,13 @@ impl Repository {
     }
 }
 
+impl Leased {
+    /// See [`Repository::put_exact`].
+    pub fn put_exact(&self, record: Record, capsule: &Capsule) -> Result<()> {
+        self.repository.put_exact_for(record, capsule, Some(&self.lease))
+    }
+}
+
 impl Drop for Leased {
     fn drop(&mut self) {
         self.repository.index.release(&self.lease);

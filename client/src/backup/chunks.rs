@@ -1,5 +1,6 @@
-//! Pieces of content into the store: all tags are asked for at once, and only what is new is compressed.
+//! Pieces of content into the store: all tags are asked for at once, and only what is new is compressed, as a delta if something similar is stored.
 
+use super::delta::{Delta, Prepared};
 use super::gate::Gate;
 use super::halt::Halt;
 use chunkstore::id::{BlobId, Reference, Tag};
@@ -14,6 +15,7 @@ pub struct Chunks<'a> {
     pub writer: &'a BlobWriter<'a>,
     pub gate: &'a Gate<'a>,
     pub halt: &'a Halt<'a>,
+    pub delta: &'a Delta<'a>,
 }
 
 impl Chunks<'_> {
@@ -25,27 +27,35 @@ impl Chunks<'_> {
         if known.len() != tags.len() {
             return Err(Error::corrupt("the answer of the repository", "it does not fit the question"));
         }
-        let mut fresh: HashMap<Tag, Reference> = HashMap::new();
-        let mut references = Vec::with_capacity(pieces.len());
-        for ((piece, tag), known) in pieces.iter().zip(tags).zip(known) {
-            let known = known.map(|id| Reference { id, tag: tag.half() });
-            let reference = match known.or_else(|| fresh.get(&tag).copied()) {
-                Some(reference) => reference,
-                None => {
-                    let reference = self.put_new(tag, piece)?;
-                    fresh.insert(tag, reference);
-                    reference
-                }
-            };
-            references.push(reference);
+        let mut references: HashMap<Tag, Reference> = HashMap::new();
+        let mut fresh: Vec<(Tag, &[u8])> = Vec::new();
+        for ((piece, tag), known) in pieces.iter().zip(&tags).zip(known) {
+            match known {
+                Some(id) => _ = references.insert(*tag, Reference { id, tag: tag.half() }),
+                None if fresh.iter().any(|(other, _)| other == tag) => {}
+                None => fresh.push((*tag, piece)),
+            }
         }
-        Ok(references)
+        let contents: Vec<&[u8]> = fresh.iter().map(|(_, piece)| *piece).collect();
+        for ((tag, piece), prepared) in fresh.iter().zip(self.delta.prepare(&contents, self.gate)?) {
+            references.insert(*tag, self.put_new(*tag, piece, &prepared)?);
+        }
+        let named = tags.iter().map(|tag| references.get(tag).copied());
+        named.collect::<Option<_>>().ok_or_else(|| Error::invalid("chunk", "it was not stored"))
     }
 
-    fn put_new(&self, tag: Tag, piece: &[u8]) -> Result<Reference> {
+    fn put_new(&self, tag: Tag, piece: &[u8], prepared: &Prepared) -> Result<Reference> {
         self.halt.check()?;
         if !self.gate.is_dry() {
-            return self.writer.add(Kind::Chunk, tag, piece, &[]);
+            let record = self.writer.sealer.seal_similar(tag, piece, &prepared.bases)?;
+            let (sealed, is_delta) = (record.id, !record.links.is_empty());
+            let revealed = if self.delta.keeps() { Some(self.writer.sealer.reveal(&record)?) } else { None };
+            let reference = self.writer.put_record(Kind::Chunk, record, piece.len())?;
+            // Otherwise another thread stored the same content first, and remembers it.
+            if reference.id == sealed {
+                self.delta.remember(reference.id, tag, prepared, is_delta, revealed.as_deref());
+            }
+            return Ok(reference);
         }
         let id = BlobId(tag.0);
         if self.gate.pretend(tag, id) {

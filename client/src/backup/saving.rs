@@ -82,6 +82,9 @@ impl<'a> Saving<'a> {
             problems: account.problems,
             new_bytes: writer.new_bytes.load(Ordering::Relaxed),
             added_bytes: writer.added_bytes.load(Ordering::Relaxed),
+            delta_chunks: writer.delta_chunks.load(Ordering::Relaxed),
+            delta_content_bytes: writer.delta_content_bytes.load(Ordering::Relaxed),
+            delta_bytes: writer.delta_bytes.load(Ordering::Relaxed),
             ..outcome
         };
         outcome.totals.added_bytes = outcome.added_bytes;
@@ -117,6 +120,11 @@ impl<'a> Saving<'a> {
         };
         let mut facts = account.facts;
         let paths = bounded_paths(account.paths, &mut facts);
+        if outcome.delta_chunks > 0 {
+            facts.push(fact("delta.chunks", outcome.delta_chunks));
+            facts.push(fact("delta.content.bytes", outcome.delta_content_bytes));
+            facts.push(fact("delta.stored.bytes", outcome.delta_bytes));
+        }
         facts.sort();
         let details = Details {
             host: self.request.host.clone().into_bytes(),

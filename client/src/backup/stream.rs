@@ -9,8 +9,10 @@ use chunkstore::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -86,6 +88,18 @@ pub fn program(words: &[OsString]) -> String {
     words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// An open file from its beginning to its end.
+pub fn read_file(name: &str, file: &File, reading: &Reading<'_>) -> Result<Content> {
+    let mut at = 0;
+    cut_from(name, reading, &mut |room| {
+        reading.chunks.halt.check().map_err(io::Error::other)?;
+        let len = file.read_at(room, at)?;
+        at += len as u64;
+        reading.count_bytes(len as u64);
+        Ok(len)
+    })
+}
+
 /// A command that does not outlive its reader.
 struct Running {
     child: Child,
@@ -149,12 +163,25 @@ fn reason(status: ExitStatus) -> String {
 
 /// What is short enough lies in its entry, the rest is cut into chunks.
 fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>, watch: &mut dyn FnMut(&[u8])) -> Result<Content> {
+    cut_from(name, reading, &mut |room| read_some(source, room, reading, watch))
+}
+
+/// `read` fills the front of a buffer and answers 0 at the end.
+pub fn cut_from(
+    name: &str,
+    reading: &Reading<'_>,
+    read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+) -> Result<Content> {
     let halt = reading.chunks.halt;
     let failed = |error| halt.check().err().unwrap_or_else(|| Error::io("read", name, error));
     let mut start = vec![0; usize::try_from(reading.inline_bytes_max).unwrap_or(0) + 1];
     let mut len = 0;
     while let Some(room) = start.get_mut(len..).filter(|room| !room.is_empty()) {
-        match read_some(source, room, reading, watch).map_err(failed)? {
+        let more = match read(room) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            more => more.map_err(failed)?,
+        };
+        match more {
             0 => {
                 start.truncate(len);
                 return Ok(Content::Inline(start));
@@ -166,10 +193,10 @@ fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>, watch: &mut dy
         let mut spare = Vec::new();
         let mut cutter = Cutter::new(reading.chunker, reading.chunks, storing, &mut spare);
         let mut start = start.as_slice();
-        let read = cutter.data(u64::MAX, &mut |buffer| {
-            if start.is_empty() { read_some(source, buffer, reading, watch) } else { start.read(buffer) }
+        let outcome = cutter.data(u64::MAX, &mut |buffer| {
+            if start.is_empty() { read(buffer) } else { start.read(buffer) }
         })?;
-        read.map_err(failed)?;
+        outcome.map_err(failed)?;
         cutter.finish()
     })
 }

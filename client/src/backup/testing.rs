@@ -1,6 +1,6 @@
 //! What tests of backups share: a repository in memory, a monitor that remembers, a look at what was saved.
 
-use crate::backup::{Context, FilesOptions, Outcome, Request, StreamSource, files, stream};
+use crate::backup::{Context, Deltas, FilesOptions, Outcome, Request, StreamSource, files, stream};
 use crate::monitor::{Counters, Monitor};
 use chunkstore::Result;
 use chunkstore::backend::Backend;
@@ -85,6 +85,7 @@ pub struct Fixture {
     pub writer: Writer,
     pub temp: tempfile::TempDir,
     pub interrupted: Arc<AtomicBool>,
+    pub deltas: Deltas,
 }
 
 impl Fixture {
@@ -100,6 +101,7 @@ impl Fixture {
             writer: Writer::generate().unwrap().0,
             temp,
             interrupted: Arc::default(),
+            deltas: Deltas::Off,
         }
     }
 
@@ -139,6 +141,7 @@ impl Fixture {
             writer: &self.writer,
             monitor: told,
             cache_dir,
+            deltas: &self.deltas,
             repository_dir: None,
             interrupted: &self.interrupted,
         }

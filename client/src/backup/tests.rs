@@ -2,9 +2,13 @@
 
 mod cached;
 
+mod deltas;
+
 mod model;
 
 mod sources;
+
+mod special;
 
 mod streams;
 

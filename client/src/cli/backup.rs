@@ -2,19 +2,21 @@
 
 mod files;
 pub mod postgres;
+mod roundup;
 mod stream;
+mod zodb;
 
 use super::Exit;
 use super::console::Console;
 use super::progress::Progress;
-use crate::backup::{Context, Outcome, Request};
+use crate::backup::{Context, Deltas, Outcome, Request};
 use crate::dataset::{self, Kind};
 use crate::error::Result;
 use crate::history::History;
 use crate::session::{self, Purpose, Session};
 use crate::units::{format_count, format_elapsed, format_size, plural};
 use chunkstore::snapshot::{Writer, validate_label};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Save files, databases, the output of a command or standard input as snapshots
@@ -30,6 +32,8 @@ enum Source {
     Command(stream::Command),
     Stdin(stream::Stdin),
     Postgres(postgres::Postgres),
+    Roundup(roundup::Roundup),
+    Zodb(zodb::Zodb),
 }
 
 /// What every kind of source takes.
@@ -58,6 +62,8 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         Source::Command(arguments) => stream::command(console, arguments),
         Source::Stdin(arguments) => stream::stdin(console, arguments),
         Source::Postgres(arguments) => postgres::run(console, arguments),
+        Source::Roundup(arguments) => roundup::run(console, arguments),
+        Source::Zodb(arguments) => zodb::run(console, arguments),
     }
 }
 
@@ -66,6 +72,7 @@ struct Opened {
     session: Session,
     writer: Writer,
     cache_dir: PathBuf,
+    deltas: Deltas,
 }
 
 impl Opened {
@@ -73,7 +80,8 @@ impl Opened {
         let session = console.open("backup", Purpose::Write)?;
         let writer = session::writer(&console.settings)?;
         let cache_dir = session.cache_dir(&console.settings)?;
-        Ok(Opened { session, writer, cache_dir })
+        let deltas = session.deltas(&console.settings)?;
+        Ok(Opened { session, writer, cache_dir, deltas })
     }
 
     /// Runs `work` while signals are watched.
@@ -85,6 +93,7 @@ impl Opened {
                 writer: &self.writer,
                 monitor: progress,
                 cache_dir: &self.cache_dir,
+                deltas: &self.deltas,
                 repository_dir: console.settings.directory().ok().map(PathBuf::as_path),
                 interrupted,
             })
@@ -131,7 +140,29 @@ fn expect(progress: &Progress, history: &History, dataset: &str) {
 }
 
 fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome) -> Result<()> {
-    console.outcome(&json!({
+    summarise_with(console, request, kind, outcome, json!({}))
+}
+
+/// `details` is an object with what only this kind of source has to say.
+fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Outcome, details: Value) -> Result<()> {
+    let mut summary = summary(request, outcome);
+    if let (Value::Object(summary), Value::Object(details)) = (&mut summary, details) {
+        summary.extend(details);
+    }
+    console.outcome(&summary)?;
+    if kind != Kind::Stream {
+        console.say(&format!(
+            "Files:     {} new, {} changed, {} unchanged",
+            format_count(outcome.files_new),
+            format_count(outcome.files_changed),
+            format_count(outcome.files_unchanged)
+        ))?;
+    }
+    lines(request, outcome).iter().try_for_each(|line| console.say(line))
+}
+
+fn summary(request: &Request, outcome: &Outcome) -> Value {
+    json!({
         "message_type": "summary",
         "dataset": request.dataset,
         "run": request.run.hex(),
@@ -148,24 +179,20 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         "read_bytes": outcome.read_bytes,
         "new_bytes": outcome.new_bytes,
         "added_bytes": outcome.added_bytes,
+        "delta_chunks": outcome.delta_chunks,
+        "delta_content_bytes": outcome.delta_content_bytes,
+        "delta_stored_bytes": outcome.delta_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
-    }))?;
-    if kind == Kind::Files {
-        console.say(&format!(
-            "Files:     {} new, {} changed, {} unchanged",
-            format_count(outcome.files_new),
-            format_count(outcome.files_changed),
-            format_count(outcome.files_unchanged)
-        ))?;
-    }
+    })
+}
+
+/// What a summary ends with for people.
+fn lines(request: &Request, outcome: &Outcome) -> Vec<String> {
     let (read, new, added) =
         (format_size(outcome.read_bytes), format_size(outcome.new_bytes), format_size(outcome.added_bytes));
-    console.say(&format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)))?;
     let added_word = if request.dry_run { "Would add:" } else { "Added:    " };
-    console.say(&format!("{added_word} {new} new, {added} stored"))?;
-    console.say(&format!("Time:      {}", format_elapsed(outcome.elapsed)))?;
-    console.say(&match outcome.snapshot {
+    let last = match outcome.snapshot {
         Some(id) if outcome.problems == 0 => format!("Saved snapshot {} of {}.", id.short(), request.dataset),
         Some(id) => format!(
             "Saved snapshot {} of {}, which is incomplete: {}, named above.",
@@ -175,7 +202,17 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         ),
         None if request.dry_run => format!("Dry run: no snapshot of {} was made.", request.dataset),
         None => format!("Nothing changed since the last snapshot of {}: no new one was made.", request.dataset),
-    })
+    };
+    let mut lines = vec![
+        format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)),
+        format!("{added_word} {new} new, {added} stored"),
+    ];
+    if outcome.delta_chunks > 0 {
+        let (content, stored) = (format_size(outcome.delta_content_bytes), format_size(outcome.delta_bytes));
+        lines.push(format!("Deltas:    {content} of it resemble what was there, {stored} stored"));
+    }
+    lines.extend([format!("Time:      {}", format_elapsed(outcome.elapsed)), last]);
+    lines
 }
 
 /// A tag that can be given and taken away again with `tag SNAPSHOT +T -T`.

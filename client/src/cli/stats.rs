@@ -50,7 +50,7 @@ pub fn run(console: &Console, _arguments: &Arguments) -> Result<Exit> {
     let datasets: Vec<(&str, Sum)> =
         history.datasets().into_iter().map(|(name, versions)| (name, Sum::of(&versions))).collect();
     let forgotten = history.versions.iter().filter(|version| version.is_forgotten()).count();
-    let stored = session.repository.statistics()?;
+    let stored = session.statistics()?;
     let snapshots: u64 = datasets.iter().map(|(_, sum)| sum.snapshots).sum();
     let content = datasets.iter().fold(0u64, |total, (_, sum)| total.saturating_add(sum.content_bytes));
     if console.json() {

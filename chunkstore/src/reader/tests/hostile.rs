@@ -201,7 +201,7 @@ fn a_store_that_answers_with_another_record_is_found_out() {
 /// A chunk sealed as a delta of others.
 fn delta(s: &Setup, content: &[u8], bases: &[(Reference, Vec<u8>)]) -> Reference {
     let tag = s.sealer.key.tag(Kind::Chunk, content);
-    let bases: Vec<_> = bases.iter().map(|(link, content)| (link.id, content.clone())).collect();
+    let bases: Vec<_> = bases.iter().map(|(link, content)| (link.id, content.clone().into())).collect();
     let record = s.sealer.seal_delta(tag, content, &bases).unwrap();
     Reference { id: s.store.insert(record, &s.sealer.capsule), tag: tag.half() }
 }

@@ -59,7 +59,7 @@ fn what_a_link_was_served_with_is_no_base() {
     let s = Setup::new();
     let [x, y] = [b"content of x", b"content of y"].map(|content| s.chunk(content).link().unwrap());
     let tag = s.sealer.key.tag(Kind::Chunk, b"delta of x");
-    let record = s.sealer.seal_delta(tag, b"delta of x", &[(x.id, b"content of x".to_vec())]).unwrap();
+    let record = s.sealer.seal_delta(tag, b"delta of x", &[(x.id, b"content of x".to_vec().into())]).unwrap();
     let delta = Reference { id: s.store.insert(record, &s.sealer.capsule), tag: tag.half() };
     // A hostile parent names x with the tag of y: that is served by y, to that parent alone.
     let mixed = Reference { id: x.id, tag: y.tag };

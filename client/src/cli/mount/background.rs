@@ -37,7 +37,7 @@ pub fn start(ready: &dyn Fn() -> Result<()>) -> Result<Exit> {
     }
     // It has said why.
     let status = child.wait().map_err(failed)?;
-    Ok(Exit::As(status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1)))
+    Ok(Exit::Ended(status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1)))
 }
 
 /// The process that [`start`] started.

@@ -3,13 +3,12 @@
 use crate::clock;
 use crate::history::{History, Version};
 use crate::postgres::traditional_name;
-use crate::session::Session;
+use crate::session::{Home, Session};
 use crate::settings::Settings;
-use chunkstore::backend::ObjectKind;
+use chunkstore::backend::{ObjectKind, ObjectName};
 use chunkstore::codec::Opener;
 use chunkstore::id::SnapshotId;
 use chunkstore::reader::Reader;
-use chunkstore::repository::{Access, Repository};
 use chunkstore::store::Store;
 use globset::GlobMatcher;
 use jiff::Zoned;
@@ -31,7 +30,7 @@ pub struct Watcher {
     room: usize,
     zone: TimeZone,
     /// Names of the objects that the last listing was made of.
-    seen: Vec<chunkstore::backend::ObjectName>,
+    seen: Vec<ObjectName>,
     dump_names: HashMap<SnapshotId, Option<String>>,
 }
 
@@ -56,7 +55,7 @@ impl Watcher {
         let history = self.history()?;
         let listing = self.listing_of(&history, names)?;
         let roots: Vec<_> = listing.snapshots.iter().map(|shown| shown.root.id).collect();
-        let reader = if self.session.repository.present(&roots)?.contains(&false) { self.open_again()? } else { None };
+        let reader = if self.session.store().present(&roots)?.contains(&false) { self.open_again()? } else { None };
         Ok(Some(Fresh { listing, reader }))
     }
 
@@ -65,11 +64,18 @@ impl Watcher {
         self.listing_of(history, Vec::new())
     }
 
-    fn names(&self) -> chunkstore::Result<Vec<chunkstore::backend::ObjectName>> {
-        let backend = self.session.repository.backend();
+    fn names(&self) -> chunkstore::Result<Vec<ObjectName>> {
         let mut names = Vec::new();
-        for kind in [ObjectKind::Snapshot, ObjectKind::Mark] {
-            names.extend(backend.list(kind)?.into_iter().map(|(name, _)| name));
+        match self.session.home() {
+            Home::Here(repository) => {
+                for kind in [ObjectKind::Snapshot, ObjectKind::Mark] {
+                    names.extend(repository.backend().list(kind)?.into_iter().map(|(name, _)| name));
+                }
+            }
+            Home::Server(remote) => {
+                names.extend(remote.snapshots()?.into_iter().map(|(id, _)| ObjectName::Snapshot(id)));
+                names.extend(remote.marks()?.into_iter().map(|(id, _)| ObjectName::Mark(id)));
+            }
         }
         names.sort_unstable();
         Ok(names)
@@ -79,11 +85,7 @@ impl Watcher {
         self.session.history().map_err(of_store)
     }
 
-    fn listing_of(
-        &mut self,
-        history: &History,
-        seen: Vec<chunkstore::backend::ObjectName>,
-    ) -> chunkstore::Result<Listing> {
+    fn listing_of(&mut self, history: &History, seen: Vec<ObjectName>) -> chunkstore::Result<Listing> {
         let wanted = |version: &&Version| {
             self.only.is_none_or(|only| version.id == only)
                 && self.dataset.as_ref().is_none_or(|glob| glob.is_match(&version.summary().dataset))
@@ -97,7 +99,7 @@ impl Watcher {
             self.dump_names.insert(version.id, dump_name.clone());
             snapshots.push(self.shown(version, dump_name));
         }
-        let stored_bytes = self.session.repository.statistics()?.pack_bytes;
+        let stored_bytes = self.session.statistics()?.pack_bytes;
         self.seen = seen;
         Ok(Listing { snapshots, stored_bytes })
     }
@@ -119,11 +121,12 @@ impl Watcher {
 
     /// The index was made anew, or is one of our own: what we have open does not know of new packs.
     fn open_again(&mut self) -> chunkstore::Result<Option<Arc<Reader>>> {
-        let place = self.settings.directory().map_err(of_store)?;
-        let repository = Arc::new(Repository::open(place, Access::Read, clock::seconds())?);
-        self.session.repository = Arc::clone(&repository);
-        let opener = Opener::new(&self.session.keys, repository.configuration())?;
-        Ok(Some(Arc::new(Reader::with_caches(repository, opener, super::NODE_CACHE_BYTES, self.room))))
+        if !self.session.open_again(&self.settings).map_err(of_store)? {
+            return Ok(None);
+        }
+        let opener = Opener::new(&self.session.keys, self.session.configuration())?;
+        let store = Arc::clone(&self.session.store);
+        Ok(Some(Arc::new(Reader::with_caches(store, opener, super::NODE_CACHE_BYTES, self.room))))
     }
 }
 

@@ -13,7 +13,8 @@ use crate::postgres::restore::{self as engine, Options, Plan, Restored, Standing
 use crate::postgres::{Saved, is_database, is_globals};
 use crate::restore::Selection;
 use crate::selection::{Among, Selector};
-use crate::session::{Purpose, seed};
+use crate::session::Purpose;
+use crate::session_files::seed;
 use crate::units::{format_size, plural};
 use chunkstore::reader::Reader;
 use chunkstore::tree::{Entry, Node};

@@ -1,0 +1,243 @@
+//! Which stored chunks resemble a new one (`docs/delta.md`): sketches, and a bounded index of them.
+//!
+//! Nothing here is believed: a candidate may be gone, or resemble nothing. No key is needed and nothing of it is stored in a
+//! repository.
+
+mod sketch;
+
+pub use sketch::Sketch;
+
+use crate::coding::{Decoder, Encoder};
+use crate::id::{BlobId, RepositoryId};
+use sketch::{BINS, PAIRS};
+
+/// Deltas are made up to this depth; what is as deep is never a base.
+pub const DEPTH_MAX: u8 = 4;
+/// Chunks that an index holds, at most.
+pub const CHUNKS_MAX: usize = 600_000;
+
+const MAGIC: &[u8; 8] = b"NKsimi\0\x01";
+const ENTRY_LEN: usize = BlobId::LEN + 2 * BINS + 1;
+const HEAD_LEN: usize = MAGIC.len() + 16;
+const CHECKSUM_LEN: usize = 32;
+/// Chunks found under one pair of bins; the oldest makes room.
+const WAYS: usize = 8;
+const CANDIDATES_MAX: usize = 4;
+/// The depth of an entry whose blob is gone.
+const GONE: u8 = u8::MAX;
+
+/// A stored chunk that resembles another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    pub id: BlobId,
+    pub depth: u8,
+    /// Equal bins, of [`BINS`].
+    pub equal: u32,
+    /// It was entered since this index was made or decoded, so that its blob may not be durable yet.
+    pub is_fresh: bool,
+}
+
+/// Sketches of stored chunks. When it is full, the oldest makes room.
+pub struct SimilarityIndex {
+    chunks_max: usize,
+    /// A ring: chunk number n is at `n % chunks_max`.
+    entries: Vec<Entry>,
+    entered: usize,
+    /// Numbers from here on are fresh.
+    fresh_from: usize,
+    /// Place in `entries` plus one, or 0; [`WAYS`] for each bucket.
+    ways: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    id: BlobId,
+    sketch: Sketch,
+    depth: u8,
+}
+
+impl SimilarityIndex {
+    /// `chunks_max` is at most [`CHUNKS_MAX`].
+    pub fn new(chunks_max: usize) -> SimilarityIndex {
+        let chunks_max = chunks_max.clamp(1, CHUNKS_MAX);
+        let ways = vec![0; buckets(1024.min(chunks_max)) * WAYS];
+        SimilarityIndex { chunks_max, entries: Vec::new(), entered: 0, fresh_from: 0, ways }
+    }
+
+    /// What resembles the sketch most, best first, a few at most.
+    pub fn find(&self, sketch: &Sketch) -> Vec<Candidate> {
+        let mut found: Vec<(usize, Candidate)> = Vec::new();
+        for (pair, hash) in sketch.pairs() {
+            for way in self.bucket(hash) {
+                let Some(place) = (*way as usize).checked_sub(1) else { continue };
+                let Some(entry) = self.entries.get(place) else { continue };
+                // Other pairs share the bucket.
+                let is_other = entry.depth >= DEPTH_MAX || !entry.sketch.agrees(sketch, pair);
+                if is_other || found.iter().any(|(other, _)| *other == place) {
+                    continue;
+                }
+                let equal = entry.sketch.equal(sketch);
+                let is_fresh = self.number(place) >= self.fresh_from;
+                found.push((place, Candidate { id: entry.id, depth: entry.depth, equal, is_fresh }));
+            }
+        }
+        found.sort_unstable_by_key(|(place, candidate)| {
+            (u32::MAX - candidate.equal, candidate.depth, usize::MAX - self.number(*place))
+        });
+        found.into_iter().take(CANDIDATES_MAX).map(|(_, candidate)| candidate).collect()
+    }
+
+    /// Enters a chunk that was stored at this depth. What is too deep to be a base, or too short to tell, is not entered.
+    pub fn insert(&mut self, id: BlobId, sketch: &Sketch, depth: u8) {
+        if depth >= DEPTH_MAX || sketch.pairs().next().is_none() {
+            return;
+        }
+        let entry = Entry { id, sketch: *sketch, depth };
+        let place = self.entered % self.chunks_max;
+        self.unrefer(place);
+        match self.entries.get_mut(place) {
+            Some(oldest) => *oldest = entry,
+            None => {
+                self.entries.push(entry);
+                self.grow();
+            }
+        }
+        self.entered += 1;
+        self.refer(place);
+    }
+
+    /// Drops what was found and is gone from the store.
+    pub fn forget(&mut self, sketch: &Sketch, id: BlobId) {
+        for (_, hash) in sketch.pairs() {
+            let places: Vec<usize> =
+                self.bucket(hash).iter().filter_map(|way| (*way as usize).checked_sub(1)).collect();
+            for place in places {
+                if let Some(entry) = self.entries.get_mut(place).filter(|entry| entry.id == id) {
+                    entry.depth = GONE;
+                }
+            }
+        }
+    }
+
+    /// Whether there is anything that [`SimilarityIndex::encode`] was not told by a decoding.
+    pub fn has_changed(&self) -> bool {
+        self.entered > self.fresh_from
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// `magic 8 | repository 16 | entries, oldest first: id 32 | bins 16 * u16 | depth u8 | H(all before) 32`
+    pub fn encode(&self, repository: &RepositoryId) -> Vec<u8> {
+        let mut e = Encoder { bytes: Vec::with_capacity(HEAD_LEN + self.entries.len() * ENTRY_LEN + CHECKSUM_LEN) };
+        e.raw(MAGIC).raw(&repository.0);
+        for number in self.entered.saturating_sub(self.entries.len())..self.entered {
+            let Some(entry) = self.entries.get(number % self.chunks_max).filter(|entry| entry.depth != GONE) else {
+                continue;
+            };
+            e.raw(&entry.id.0);
+            for bin in entry.sketch.0 {
+                e.u16(bin);
+            }
+            e.u8(entry.depth);
+        }
+        let sum = *blake3::hash(&e.bytes).as_bytes();
+        e.raw(&sum);
+        e.bytes
+    }
+
+    /// `None` for what is not whole or another repository's. Of more than `chunks_max` entries the newest stay.
+    pub fn decode(bytes: &[u8], repository: &RepositoryId, chunks_max: usize) -> Option<SimilarityIndex> {
+        let (body, sum) = bytes.split_last_chunk::<CHECKSUM_LEN>()?;
+        if blake3::hash(body).as_bytes() != sum {
+            return None;
+        }
+        let (head, entries) = body.split_at_checked(HEAD_LEN)?;
+        if head != [&MAGIC[..], &repository.0].concat() || entries.len() % ENTRY_LEN != 0 {
+            return None;
+        }
+        let mut index = SimilarityIndex::new(chunks_max);
+        let surplus = (entries.len() / ENTRY_LEN).saturating_sub(index.chunks_max);
+        index.entries.reserve(entries.len() / ENTRY_LEN - surplus);
+        for entry in entries.chunks_exact(ENTRY_LEN).skip(surplus) {
+            let mut d = Decoder::new(entry, "the similarity index");
+            let id = BlobId(d.array().ok()?);
+            let mut bins = [0; BINS];
+            for bin in &mut bins {
+                *bin = d.u16().ok()?;
+            }
+            index.insert(id, &Sketch(bins), d.u8().ok()?);
+        }
+        index.fresh_from = index.entered;
+        Some(index)
+    }
+
+    fn bucket(&self, hash: u32) -> &[u32] {
+        let at = self.bucket_at(hash);
+        self.ways.get(at..at + WAYS).unwrap_or_default()
+    }
+
+    fn bucket_at(&self, hash: u32) -> usize {
+        let buckets = (self.ways.len() / WAYS) as u64;
+        usize::try_from((u64::from(hash) * buckets) >> 32).unwrap_or(0) * WAYS
+    }
+
+    /// The number of the chunk at this place of the ring.
+    fn number(&self, place: usize) -> usize {
+        let lap = self.entered / self.chunks_max * self.chunks_max;
+        if place + lap < self.entered { place + lap } else { (place + lap).saturating_sub(self.chunks_max) }
+    }
+
+    fn refer(&mut self, place: usize) {
+        let Some(sketch) = self.entries.get(place).map(|entry| entry.sketch) else { return };
+        let Ok(value) = u32::try_from(place + 1) else { return };
+        for (_, hash) in sketch.pairs() {
+            let at = self.bucket_at(hash);
+            let ways = self.ways.get(at..at + WAYS).unwrap_or_default();
+            let age = |way: u32| (way as usize).checked_sub(1).map(|place| self.number(place));
+            // An empty way is older than all.
+            let oldest = ways.iter().enumerate().min_by_key(|(_, way)| age(**way)).map(|(n, _)| at + n);
+            if let Some(way) = oldest.and_then(|at| self.ways.get_mut(at)) {
+                *way = value;
+            }
+        }
+    }
+
+    /// Before the place is used for another chunk.
+    fn unrefer(&mut self, place: usize) {
+        let Some(sketch) = self.entries.get(place).map(|entry| entry.sketch) else { return };
+        for (_, hash) in sketch.pairs() {
+            let at = self.bucket_at(hash);
+            let ways = self.ways.get_mut(at..at + WAYS).unwrap_or_default();
+            ways.iter_mut().filter(|way| (**way as usize).checked_sub(1) == Some(place)).for_each(|way| *way = 0);
+        }
+    }
+
+    /// Keeps buckets at most two thirds full.
+    fn grow(&mut self) {
+        let wanted = buckets(self.entries.len()) * WAYS;
+        if wanted <= self.ways.len() {
+            return;
+        }
+        let wanted = wanted.max(self.ways.len() * 2);
+        self.ways.clear();
+        self.ways.resize(wanted.min(buckets(self.chunks_max) * WAYS), 0);
+        // What was entered last is referred to by the caller.
+        for place in 0..self.entries.len() - 1 {
+            self.refer(place);
+        }
+    }
+}
+
+/// Buckets for so many chunks.
+fn buckets(chunks: usize) -> usize {
+    (chunks * PAIRS * 3 / 2).div_ceil(WAYS).max(1)
+}
+
+#[cfg(test)]
+mod tests;

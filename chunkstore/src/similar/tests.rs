@@ -1,0 +1,124 @@
+use super::*;
+use proptest::prelude::*;
+
+const REPOSITORY: RepositoryId = RepositoryId([5; 16]);
+
+fn id(n: usize) -> BlobId {
+    BlobId(*blake3::hash(&n.to_le_bytes()).as_bytes())
+}
+
+/// A sketch of bins that hold these numbers.
+fn sketch(bins: impl Fn(usize) -> u16) -> Sketch {
+    Sketch(std::array::from_fn(bins))
+}
+
+fn numbered(n: usize) -> Sketch {
+    sketch(|bin| u16::try_from(n * 16 + bin + 1).unwrap())
+}
+
+#[test]
+fn the_most_similar_comes_first_then_the_shallower_then_the_newer() {
+    let mut index = SimilarityIndex::new(100);
+    let wanted = sketch(|_| 7);
+    let sharing = |equal: usize| sketch(|bin| if bin < equal { 7 } else { 9 });
+    index.insert(id(1), &sharing(4), 0);
+    index.insert(id(2), &sharing(12), 3);
+    index.insert(id(3), &sharing(12), 1);
+    index.insert(id(4), &sharing(12), 1);
+    index.insert(id(5), &sharing(14), DEPTH_MAX);
+    index.insert(id(6), &sketch(|_| 9), 0);
+    let found: Vec<_> = index.find(&wanted).iter().map(|found| (found.id, found.equal, found.depth)).collect();
+    assert_eq!(found, [(id(4), 12, 1), (id(3), 12, 1), (id(2), 12, 3), (id(1), 4, 0)]);
+    index.forget(&wanted, id(3));
+    assert!(index.find(&wanted).iter().all(|found| found.id != id(3)));
+    assert!(index.find(&sketch(|bin| if bin % 2 == 0 { 7 } else { 11 })).is_empty(), "no pair agrees");
+    assert!(index.find(&sketch(|_| 0)).is_empty());
+}
+
+#[test]
+fn the_oldest_makes_room() {
+    let mut index = SimilarityIndex::new(50);
+    for n in 0..500 {
+        index.insert(id(n), &numbered(n), 0);
+        assert!(index.len() <= 50);
+        for kept in n.saturating_sub(49)..=n {
+            assert_eq!(index.find(&numbered(kept)).first().map(|found| found.id), Some(id(kept)), "{kept} of {n}");
+        }
+        if n >= 50 {
+            assert!(index.find(&numbered(n - 50)).is_empty());
+        }
+    }
+}
+
+#[test]
+fn of_many_that_are_alike_the_newest_are_found() {
+    let mut index = SimilarityIndex::new(1000);
+    for n in 0..100 {
+        index.insert(id(n), &numbered(1), 0);
+        index.insert(id(1000 + n), &numbered(10 + n), 0);
+    }
+    assert_eq!(index.find(&numbered(1)).iter().map(|found| found.id).collect::<Vec<_>>(), [99, 98, 97, 96].map(id));
+}
+
+#[test]
+fn a_decoded_index_finds_the_same_and_knows_what_is_fresh() {
+    let mut index = SimilarityIndex::new(40);
+    for n in 0..60 {
+        index.insert(id(n), &numbered(n), u8::try_from(n % 3).unwrap());
+    }
+    index.forget(&numbered(30), id(30));
+    let bytes = index.encode(&REPOSITORY);
+    let mut decoded = SimilarityIndex::decode(&bytes, &REPOSITORY, 40).unwrap();
+    assert_eq!(decoded.len(), 39);
+    assert!(!decoded.has_changed() && index.has_changed());
+    for n in 0..60 {
+        let found = decoded.find(&numbered(n));
+        assert_eq!(found.len(), usize::from(n >= 20 && n != 30), "{n}");
+        assert!(found.iter().all(|found| !found.is_fresh && found.depth == u8::try_from(n % 3).unwrap()));
+    }
+    decoded.insert(id(100), &numbered(100), 0);
+    assert!(decoded.find(&numbered(100))[0].is_fresh && decoded.has_changed());
+    let fewer = SimilarityIndex::decode(&bytes, &REPOSITORY, 10).unwrap();
+    assert_eq!((fewer.len(), fewer.find(&numbered(59)).len(), fewer.find(&numbered(49)).len()), (10, 1, 0));
+}
+
+#[test]
+fn what_is_damaged_or_foreign_is_nothing() {
+    let mut index = SimilarityIndex::new(40);
+    index.insert(id(1), &numbered(1), 0);
+    let bytes = index.encode(&REPOSITORY);
+    assert!(SimilarityIndex::decode(&bytes, &RepositoryId([6; 16]), 40).is_none());
+    for len in 0..bytes.len() {
+        assert!(SimilarityIndex::decode(&bytes[..len], &REPOSITORY, 40).is_none(), "{len}");
+    }
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(SimilarityIndex::decode(&flipped, &REPOSITORY, 40).is_none(), "{bit}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn found_is_what_was_entered_last_under_its_id(
+        steps in prop::collection::vec((0usize..30, 0u8..6, any::<bool>()), 0..200), chunks_max in 1usize..40,
+    ) {
+        let mut index = SimilarityIndex::new(chunks_max);
+        for (n, depth, forget) in steps {
+            if forget {
+                index.forget(&numbered(n), id(n));
+                prop_assert!(index.find(&numbered(n)).is_empty());
+            } else {
+                index.insert(id(n), &numbered(n), depth);
+                let found = index.find(&numbered(n));
+                prop_assert!(found.iter().all(|found| found.id == id(n) && found.equal == 16 && found.depth < DEPTH_MAX));
+                if depth < DEPTH_MAX {
+                    prop_assert!(!found.is_empty());
+                }
+            }
+            prop_assert!(index.len() <= chunks_max);
+            let decoded = SimilarityIndex::decode(&index.encode(&REPOSITORY), &REPOSITORY, chunks_max).unwrap();
+            prop_assert_eq!(decoded.find(&numbered(n)).is_empty(), index.find(&numbered(n)).is_empty());
+        }
+    }
+}

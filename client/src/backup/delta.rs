@@ -1,0 +1,176 @@
+//! Which stored chunks a new one may be stored as a difference from (`docs/delta.md`), and what is remembered of it for the next run.
+//!
+//! All of this may be missing, lost or wrong: then chunks are stored whole, and that is all.
+
+use super::bases::Cache;
+use super::gate::Gate;
+use chunkstore::Result;
+use chunkstore::id::{BlobId, RepositoryId, Tag};
+use chunkstore::key::WriteKey;
+use chunkstore::reader::Reader;
+use chunkstore::similar::{CHUNKS_MAX, Candidate, SimilarityIndex, Sketch};
+use chunkstore::store::Store;
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Shorter chunks are stored whole: what names the bases would be as long as what they save.
+const CHUNK_BYTES_MIN: usize = 1 << 10;
+/// Bases of a delta: on dumps and packed storages the second saves a tenth to a quarter, a third nothing to speak of.
+const BASES_MAX: usize = 2;
+
+/// Whether and how chunks are stored as differences.
+pub enum Deltas {
+    Off,
+    /// Bases are read from the repository.
+    Read(Reader),
+    /// Bases are kept on this machine, up to so many bytes: for a key that cannot read.
+    Keep {
+        bytes_max: u64,
+    },
+}
+
+/// What deltas of one backup are made with. Shared by workers.
+pub struct Delta<'a> {
+    source: Option<Source<'a>>,
+    place: PathBuf,
+    repository: RepositoryId,
+    /// Loaded when the first new chunk appears.
+    index: Mutex<Option<SimilarityIndex>>,
+}
+
+enum Source<'a> {
+    Repository(&'a Reader),
+    Cache(Cache<'a>),
+}
+
+/// What is known of a new chunk before it is sealed.
+#[derive(Default)]
+pub struct Prepared {
+    sketch: Option<Sketch>,
+    /// The most similar last.
+    pub bases: Vec<(BlobId, Arc<Vec<u8>>)>,
+    /// If it becomes a delta of these bases.
+    depth: u8,
+}
+
+impl<'a> Delta<'a> {
+    /// `cache_dir` is where what is remembered lies.
+    pub fn new(deltas: &'a Deltas, key: &'a WriteKey, cache_dir: &Path, is_dry: bool) -> Delta<'a> {
+        let source = match deltas {
+            Deltas::Off | Deltas::Keep { bytes_max: 0 } => None,
+            Deltas::Read(reader) => Some(Source::Repository(reader)),
+            Deltas::Keep { bytes_max } => Cache::open(key, &cache_dir.join("bases"), *bytes_max).map(Source::Cache),
+        };
+        let place = cache_dir.to_owned();
+        Delta { source: source.filter(|_| !is_dry), place, repository: key.repository, index: Mutex::default() }
+    }
+
+    /// What is known of each of these new chunks, in order.
+    pub fn prepare(&self, pieces: &[&[u8]], gate: &Gate<'_>) -> Result<Vec<Prepared>> {
+        let mut prepared: Vec<Prepared> = pieces.iter().map(|_| Prepared::default()).collect();
+        let Some(source) = &self.source else { return Ok(prepared) };
+        for (prepared, piece) in prepared.iter_mut().zip(pieces).filter(|(_, piece)| piece.len() >= CHUNK_BYTES_MIN) {
+            prepared.sketch = Some(Sketch::of(piece));
+        }
+        let candidates: Vec<Vec<Candidate>> = self.with_index(|index| {
+            prepared
+                .iter()
+                .map(|one| one.sketch.as_ref().map(|sketch| index.find(sketch)).unwrap_or_default())
+                .collect()
+        });
+        let chosen = self.choose(&prepared, candidates, gate)?;
+        let ids: HashSet<BlobId> = chosen.iter().flatten().map(|candidate| candidate.id).collect();
+        if ids.is_empty() {
+            return Ok(prepared);
+        }
+        let ids: Vec<BlobId> = ids.into_iter().collect();
+        let contents = match source {
+            Source::Repository(reader) => reader.bases(&ids)?,
+            Source::Cache(cache) => ids.iter().map(|id| cache.read(*id)).collect(),
+        };
+        let contents: HashMap<BlobId, Arc<Vec<u8>>> =
+            ids.into_iter().zip(contents).filter_map(|(id, content)| Some((id, content?))).collect();
+        for (prepared, chosen) in prepared.iter_mut().zip(chosen) {
+            for candidate in chosen.into_iter().rev() {
+                if let Some(content) = contents.get(&candidate.id) {
+                    prepared.bases.push((candidate.id, Arc::clone(content)));
+                    prepared.depth = prepared.depth.max(candidate.depth + 1);
+                }
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Whether [`Delta::remember`] wants to know what is inside the record.
+    pub fn keeps(&self) -> bool {
+        matches!(self.source, Some(Source::Cache(_)))
+    }
+
+    /// A chunk was stored under this id, as a delta or whole. `revealed` is what is inside its record.
+    pub fn remember(&self, id: BlobId, tag: Tag, prepared: &Prepared, is_delta: bool, revealed: Option<&[u8]>) {
+        let Some(sketch) = &prepared.sketch else { return };
+        self.with_index(|index| index.insert(id, sketch, if is_delta { prepared.depth } else { 0 }));
+        if let (Some(Source::Cache(cache)), Some(revealed)) = (&self.source, revealed) {
+            cache.keep(id, tag, revealed);
+        }
+    }
+
+    /// Remembers for the next run what was entered. It may fail: then less is saved.
+    pub fn finish(&self) {
+        let index = lock(&self.index);
+        let Some(index) = index.as_ref().filter(|index| index.has_changed()) else { return };
+        let bytes = index.encode(&self.repository);
+        let write = || {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.place)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.place)?;
+            file.write_all(&bytes)?;
+            file.persist(self.place.join("similar")).map_err(|error| error.error)
+        };
+        let _ = write();
+    }
+
+    /// The best candidates of each that the store has. Of the others those that were stored before this run are gone for good.
+    fn choose(
+        &self,
+        prepared: &[Prepared],
+        candidates: Vec<Vec<Candidate>>,
+        gate: &Gate<'_>,
+    ) -> Result<Vec<Vec<Candidate>>> {
+        let ids: HashSet<BlobId> = candidates.iter().flatten().map(|candidate| candidate.id).collect();
+        if ids.is_empty() {
+            return Ok(candidates);
+        }
+        let ids: Vec<BlobId> = ids.into_iter().collect();
+        let present = gate.present(&ids)?;
+        let present: HashSet<BlobId> =
+            ids.into_iter().zip(present).filter_map(|(id, present)| present.then_some(id)).collect();
+        let mut chosen = Vec::with_capacity(candidates.len());
+        for (candidates, prepared) in candidates.into_iter().zip(prepared) {
+            let (mut there, gone): (Vec<_>, Vec<_>) =
+                candidates.into_iter().partition(|candidate| present.contains(&candidate.id));
+            for gone in gone.iter().filter(|gone| !gone.is_fresh) {
+                if let Some(sketch) = &prepared.sketch {
+                    self.with_index(|index| index.forget(sketch, gone.id));
+                }
+            }
+            there.truncate(BASES_MAX);
+            chosen.push(there);
+        }
+        Ok(chosen)
+    }
+
+    fn with_index<T>(&self, f: impl FnOnce(&mut SimilarityIndex) -> T) -> T {
+        f(lock(&self.index).get_or_insert_with(|| {
+            let read = std::fs::read(self.place.join("similar")).ok();
+            let index = read.and_then(|bytes| SimilarityIndex::decode(&bytes, &self.repository, CHUNKS_MAX));
+            index.unwrap_or_else(|| SimilarityIndex::new(CHUNKS_MAX))
+        }))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
