@@ -13,6 +13,8 @@ mod peer;
 
 mod scale;
 
+mod zodb;
+
 use clap::Parser;
 use measure::{Figures, Measurement};
 use peer::Peer;
@@ -41,6 +43,12 @@ struct Arguments {
     /// Instead: fill an index with so many blobs, and report rates and memory
     #[arg(long, value_name = "BLOBS")]
     index: Option<u64>,
+    /// Instead: a ZODB storage of so many MiB, and one more, beside repozo
+    #[arg(long, value_name = "MIB")]
+    zodb: Option<u64>,
+    /// The repozo program; by default the one that the tests installed
+    #[arg(long, default_value = "target/python/bin/repozo")]
+    repozo: PathBuf,
     /// The nightkeep program; by default the one built beside this
     #[arg(long)]
     nightkeep: Option<PathBuf>,
@@ -59,6 +67,9 @@ fn main() -> io::Result<()> {
         Some(program) => program,
         None => std::env::current_exe()?.with_file_name("nightkeep"),
     };
+    if let Some(mib) = arguments.zodb {
+        return zodb::run(mib, &nightkeep, &arguments.repozo, scratch.path());
+    }
     let peers = installed(&nightkeep);
     let mut all = BTreeMap::new();
     for name in ["dump", "tree"] {
