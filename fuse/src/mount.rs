@@ -166,8 +166,9 @@ impl Mount {
         };
         if let Some((stop, thread)) = self.keeper.take() {
             drop(stop);
-            if end == End::Clean {
-                let _ = thread.join();
+            // It may be waiting for a repository that does not answer.
+            while !thread.is_finished() && begun.elapsed() < END_WAIT {
+                std::thread::sleep(Duration::from_millis(5));
             }
         }
         end

@@ -9,13 +9,15 @@ use super::snapshots::dataset_glob;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::selection::{Among, Selector};
-use crate::session::Purpose;
+use crate::session::{Home, Purpose};
 use crate::units;
 use background::Child;
 use chunkstore::codec::Opener;
 use chunkstore::reader::Reader;
+use chunkstore::store::Store;
 use globset::GlobMatcher;
 use nightkeep_fuse::mount::{self as engine, End, Options, Source};
+use nightkeep_fuse::patience::{self, Patient};
 use serde_json::json;
 use snapshots::Watcher;
 use std::ffi::OsString;
@@ -27,6 +29,8 @@ use std::time::Duration;
 /// Decoded directories and lists; the cache of content comes on top.
 const NODE_CACHE_BYTES: usize = 32 << 20;
 const POLL: Duration = Duration::from_secs(2);
+/// A server is asked for all of them.
+const POLL_SERVER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
@@ -95,7 +99,11 @@ fn serve(console: &Console, arguments: &Arguments) -> Result<Exit> {
     for damaged in history.damaged.iter().filter(|damaged| !damaged.given_up) {
         console.problem(damaged.object.as_bytes(), &damaged.error.to_string());
     }
-    let store = Arc::clone(&session.store);
+    let remote = matches!(session.home(), Home::Server(_));
+    let store: Arc<dyn Store> = match remote {
+        true => Arc::new(Patient::new(Arc::clone(&session.store), patience::WAIT)),
+        false => Arc::clone(&session.store),
+    };
     let opener = Opener::new(&session.keys, session.configuration())?;
     let room =
         usize::try_from(arguments.cache).map_err(|_| Error::argument("--cache", "it is more than memory can be"))?;
@@ -117,7 +125,7 @@ fn serve(console: &Console, arguments: &Arguments) -> Result<Exit> {
         all_root: arguments.owner_root,
         security: arguments.security_xattrs,
         cache_bytes: arguments.cache,
-        poll: POLL,
+        poll: if remote { POLL_SERVER } else { POLL },
         rows_max: Options::ROWS_MAX,
     };
     let mounted = engine::mount(&place, source, &options)?;
