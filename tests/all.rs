@@ -37,3 +37,5 @@ mod server;
 mod streams;
 
 mod torture;
+
+mod zodb;

@@ -4,7 +4,7 @@
 use super::{Session, refusal_of};
 use crate::access::Verb;
 use crate::storage::{blocking, nanoseconds};
-use chunkstore::repository::Repository;
+use chunkstore::repository::Leased;
 use chunkstore::snapshot::Snapshot;
 use chunkstore::store::Store;
 use protocol::connection::{Reader, Writer};
@@ -91,7 +91,7 @@ fn store_all(
     mut frames: mpsc::UnboundedReceiver<Waiting>,
     answers: &mpsc::UnboundedSender<Message>,
 ) -> Result<()> {
-    let store = match session.shelf.store() {
+    let store = match session.store() {
         Ok(store) => store,
         Err(error) => {
             // Nobody listens only if the connection is gone.
@@ -127,7 +127,7 @@ fn store_all(
 
 struct Storing<'a> {
     session: &'a Session,
-    store: Arc<Repository>,
+    store: Arc<Leased>,
     receiver: Receiver,
     answers: &'a mpsc::UnboundedSender<Message>,
     /// Bytes put since it was looked what is durable.
