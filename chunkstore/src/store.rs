@@ -14,6 +14,11 @@ use crate::snapshot::Snapshot;
 pub trait Store: Send + Sync {
     fn configuration(&self) -> &Configuration;
 
+    /// How many callers for each processor keep it busy: more than one if a call waits for a network.
+    fn callers(&self) -> usize {
+        1
+    }
+
     /// Which contents are stored, intact with all that they link to, under which id. What is answered stays
     /// collectable by nobody until this session ends. Ask in batches.
     fn known(&self, tags: &[Tag]) -> Result<Vec<Option<BlobId>>>;

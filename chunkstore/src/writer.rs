@@ -15,7 +15,9 @@ use crate::error::Result;
 use crate::id::{BlobId, Reference, Tag};
 use crate::record::{Kind, Record};
 use crate::store::Store;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// One session's way into a store. Shared by threads.
 pub struct BlobWriter<'s> {
@@ -46,6 +48,11 @@ impl<'s> BlobWriter<'s> {
     /// Tag, known?, else compress, seal, put. The answer is what a parent names the content by.
     pub fn put(&self, kind: Kind, content: &[u8], links: &[BlobId]) -> Result<Reference> {
         let tag = self.sealer.key.tag(kind, content);
+        // What names a record that has just come to be was never stored before, or by ourselves, which putting finds out.
+        // So what is new costs no question, which over a network is a round trip for each directory.
+        if self.fresh.lock().unwrap_or_else(PoisonError::into_inner).holds_any(links) {
+            return self.add(kind, tag, content, links);
+        }
         match self.store.known(&[tag])?.first() {
             Some(Some(id)) => Ok(Reference { id: *id, tag: tag.half() }),
             _ => self.add(kind, tag, content, links),
@@ -76,6 +83,23 @@ impl<'s> BlobWriter<'s> {
     }
 }
 
+impl Fresh {
+    fn holds_any(&self, ids: &[BlobId]) -> bool {
+        ids.iter().any(|id| self.ids.contains(id))
+    }
+
+    fn insert(&mut self, id: BlobId) {
+        if self.order.len() >= FRESH_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +125,21 @@ mod tests {
         assert_eq!(writer.new_bytes.load(Ordering::Relaxed), 10_000);
         assert_eq!(writer.added_bytes.load(Ordering::Relaxed), added);
         assert_eq!(store.take_put(), [link.id]);
+    }
+
+    #[test]
+    fn what_names_something_new_is_not_asked_for_and_yet_stored_once() {
+        let store = MemoryStore::new();
+        let writer = BlobWriter::new(&*store, store.sealer());
+        let chunk = writer.put(Kind::Chunk, b"new", &[]).unwrap();
+        let node = writer.put(Kind::List, b"names it", &[chunk.id]).unwrap();
+        assert_eq!(writer.put(Kind::List, b"names it", &[chunk.id]).unwrap(), node);
+        assert_eq!(store.take_put(), [chunk.id, node.id]);
+        // Another session finds both.
+        let later = BlobWriter::new(&*store, store.sealer());
+        assert_eq!(later.put(Kind::Chunk, b"new", &[]).unwrap(), chunk);
+        assert_eq!(later.put(Kind::List, b"names it", &[chunk.id]).unwrap(), node);
+        assert_eq!(later.added_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

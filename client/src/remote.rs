@@ -43,6 +43,8 @@ use tokio::time::{sleep, timeout};
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 /// A request that fails so often over new connections fails.
 const ATTEMPTS_MAX: usize = 8;
+/// Callers for each processor: what waits for answers leaves room for others.
+const CALLERS: usize = 6;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -414,6 +416,10 @@ impl Remote {
 impl Store for Remote {
     fn configuration(&self) -> &Configuration {
         &self.configuration
+    }
+
+    fn callers(&self) -> usize {
+        CALLERS
     }
 
     fn known(&self, tags: &[Tag]) -> chunkstore::Result<Vec<Option<BlobId>>> {

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::identity::{NodeId, NodeKey};
 use crate::message::{HEAD_LEN, Head, Message, record_head};
 use crate::tls::{self, Admission, Purpose};
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, EndpointConfig, MtuDiscoveryConfig, ReadError, TransportConfig, VarInt, WriteError};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
 
 pub const PORT: u16 = 4747;
 /// Streams that a client may have open.
@@ -76,7 +78,8 @@ impl Listener {
         config.transport_config(Arc::new(transport()));
         config.max_incoming(INCOMING_MAX).incoming_buffer_size(64 << 10).incoming_buffer_size_total(8 << 20);
         let socket = UdpSocket::bind(address).map_err(|error| failed(error.to_string()))?;
-        let endpoint = quinn::Endpoint::new(endpoint_config(), Some(config), socket, Arc::new(quinn::TokioRuntime));
+        let endpoint =
+            quinn::Endpoint::new(endpoint_config(Some(key)), Some(config), socket, Arc::new(quinn::TokioRuntime));
         Ok(Listener { endpoint: endpoint.map_err(|error| failed(error.to_string()))? })
     }
 
@@ -156,7 +159,7 @@ impl Connection {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(any).map_err(|error| failed(error.to_string()))?;
-        let endpoint = quinn::Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime))
+        let endpoint = quinn::Endpoint::new(endpoint_config(None), None, socket, Arc::new(quinn::TokioRuntime))
             .map_err(|error| failed(error.to_string()))?;
         // Nobody looks at the name: the key is what is pinned.
         let connecting = endpoint.connect_with(config, address, "nightkeep").map_err(|e| failed(e.to_string()))?;
@@ -321,8 +324,16 @@ fn transport() -> TransportConfig {
     config
 }
 
-fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+/// A server that was started again tells clients of its former life at once that their connections are gone: by resets
+/// that it signs with what its key says.
+fn endpoint_config(server: Option<&NodeKey>) -> EndpointConfig {
+    let mut config = match server {
+        None => EndpointConfig::default(),
+        Some(key) => {
+            let reset = Zeroizing::new(blake3::derive_key("nightkeep v1 stateless reset", key.to_pkcs8()));
+            EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_slice())))
+        }
+    };
     // It fails only below 1200.
     let _ = config.max_udp_payload_size(DATAGRAM_BYTES_MAX);
     config

@@ -58,8 +58,9 @@ async fn told(attacker: &Attacker, bytes: Vec<u8>, finish: bool) -> Result<Optio
         writer.finish();
     }
     match reader.next().await {
-        Err(Error::Lost { .. }) => Err(connection.ended().await),
-        other => other,
+        Ok(Some(answer)) => Ok(Some(answer)),
+        // The stream may end a moment before the connection does.
+        _ => Err(connection.ended().await),
     }
 }
 
@@ -77,7 +78,7 @@ fn who_breaks_the_protocol_is_cut_off_and_others_are_served() {
     let mut random = Random(2);
     run(async {
         let frame = |message: Message| message.frame();
-        let mut wrong = vec![
+        let wrong = [
             vec![0; 5],
             vec![0xff; 64],
             [&(1u32 << 30).to_le_bytes()[..], &[16]].concat(),
@@ -87,7 +88,6 @@ fn who_breaks_the_protocol_is_cut_off_and_others_are_served() {
             frame(Message::Done),
             frame(Message::Durable(7)),
             frame(Message::Record(vec![7; 300])),
-            [frame(Message::Push), frame(Message::Record(vec![0; 200]))].concat().into_iter().collect(),
             [frame(Message::Push), frame(Message::Known(vec![Tag([1; 32])]))].concat(),
             [frame(Message::Push), frame(Message::Push)].concat(),
         ];

@@ -8,6 +8,7 @@ use super::pipeline::{Pieces, Work};
 use chunkstore::chunker::Chunker;
 use chunkstore::id::Reference;
 use chunkstore::list::Item;
+use chunkstore::store::Store;
 use chunkstore::tree::Content;
 use chunkstore::writer::ListBuilder;
 use chunkstore::{Error, Result};
@@ -17,7 +18,7 @@ use std::io;
 
 /// A window has this many bytes, unless the largest chunk asks for more.
 const WINDOW_BYTES: usize = 1 << 20;
-/// So many windows of one file are on their way at once.
+/// So many windows of one file are on their way at once, for each caller that the store wants.
 const AHEAD_MAX: usize = 4;
 
 /// Who stores the chunks.
@@ -215,7 +216,7 @@ impl<'a> Cutter<'a> {
             Storing::Workers(workers) => workers.send(Work::Pieces(work)).map_err(|_| Error::Interrupted)?,
         }
         self.handed.push_back(Handed { pieces, done });
-        while self.handed.len() >= AHEAD_MAX {
+        while self.handed.len() >= AHEAD_MAX * self.chunks.gate.callers().max(1) {
             let Some(first) = self.handed.pop_front() else { break };
             self.collect(first)?;
         }

@@ -94,6 +94,10 @@ impl Store for Gate<'_> {
         self.store.configuration()
     }
 
+    fn callers(&self) -> usize {
+        self.store.callers()
+    }
+
     fn known(&self, tags: &[Tag]) -> Result<Vec<Option<BlobId>>> {
         let mut known = self.store.known(tags)?;
         if let Some(pretended) = &self.pretended {

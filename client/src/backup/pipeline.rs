@@ -15,6 +15,7 @@ use super::cut::Storing;
 use super::read::{Job, Reading, Saved};
 use super::survey::{Outlets, Survey};
 use chunkstore::id::Reference;
+use chunkstore::store::Store;
 use chunkstore::{Error, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::num::NonZero;
@@ -66,14 +67,14 @@ impl Pieces {
     }
 }
 
-/// How many threads compress.
-pub fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
+/// How many threads ask and compress.
+fn workers(chunks: &Chunks<'_>) -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get) * chunks.gate.callers().max(1)
 }
 
 /// How many groups of small files there are at once, waiting, being read and being filled.
-pub fn groups_max() -> usize {
-    (WORK_MAX + 1) * workers() + 1
+fn groups_max(workers: usize) -> usize {
+    (WORK_MAX + 1) * workers + 1
 }
 
 /// Runs a survey to its end and assembles what it finds. `survey` makes it from its outlets.
@@ -83,10 +84,11 @@ pub fn run<'a>(
     survey: impl FnOnce(Outlets) -> Survey<'a> + Send,
 ) -> Result<(Assembled, usize)> {
     let (batches, to_assemble) = bounded(BATCHES_MAX);
-    let (work, to_work) = bounded(WORK_MAX * workers());
+    let workers = workers(reading.chunks);
+    let (work, to_work) = bounded(WORK_MAX * workers);
     let (large, to_read) = bounded(LARGE_MAX);
     let outcome = std::thread::scope(|scope| {
-        for _ in 0..workers() {
+        for _ in 0..workers {
             let to_work = to_work.clone();
             scope.spawn(move || do_work(reading, &to_work));
         }
@@ -96,7 +98,7 @@ pub fn run<'a>(
             scope.spawn(move || read_large(reading, &to_read, &work));
         }
         drop(to_read);
-        let outlets = Outlets { batches, work, large };
+        let outlets = Outlets { batches, work, large, groups_max: groups_max(workers) };
         let found = scope.spawn(move || survey(outlets).run());
         let assembled = assembler.run(&to_assemble).map_err(|error| reading.chunks.halt.fail(error));
         drop(to_assemble);
@@ -108,9 +110,10 @@ pub fn run<'a>(
 
 /// Runs workers for a content that `read` cuts.
 pub fn with_workers<T>(chunks: &Chunks<'_>, read: impl FnOnce(Storing<'_>) -> Result<T>) -> Result<T> {
-    let (work, to_work) = bounded(WORK_MAX * workers());
+    let workers = workers(chunks);
+    let (work, to_work) = bounded(WORK_MAX * workers);
     let outcome = std::thread::scope(|scope| {
-        for _ in 0..workers() {
+        for _ in 0..workers {
             let to_work: Receiver<Work> = to_work.clone();
             scope.spawn(move || {
                 for work in to_work {

@@ -3,7 +3,7 @@
 
 use super::Report;
 use super::halt::Halt;
-use super::pipeline::{Group, Large, Work, groups_max};
+use super::pipeline::{Group, Large, Work};
 use super::read::{Job, SMALL_BYTES_MAX, Saved, Verb, now};
 use super::unchanged::frame::{Key, is_settled, key};
 use super::unchanged::{Finding, Unchanged};
@@ -74,6 +74,8 @@ pub struct Outlets {
     pub batches: Sender<Batch>,
     pub work: Sender<Work>,
     pub large: Sender<Large>,
+    /// How many groups of small files there may be at once, waiting, being read and being filled.
+    pub groups_max: usize,
 }
 
 pub struct Survey<'a> {
@@ -119,7 +121,7 @@ impl<'a> Survey<'a> {
         outlets: Outlets,
     ) -> Survey<'a> {
         let (batch, open) = (Batch::default(), OpenGroup::default());
-        let group_directories_max = (OPEN_DIRECTORIES_MAX / groups_max()).clamp(1, GROUP_DIRECTORIES_MAX);
+        let group_directories_max = (OPEN_DIRECTORIES_MAX / outlets.groups_max).clamp(1, GROUP_DIRECTORIES_MAX);
         Survey {
             walk,
             unchanged,
