@@ -4,6 +4,7 @@ use crate::corpus::Random;
 use chunkstore::Result;
 use chunkstore::id::{BlobId, PackId, RepositoryId, Tag};
 use chunkstore::index::Index;
+use chunkstore::index::adopt::{BATCH_ROWS, NewPack};
 use chunkstore::pack::{PackEntry, Trailer};
 use chunkstore::record::Class;
 use std::path::Path;
@@ -19,43 +20,54 @@ pub fn run(blobs: u64, dir: &Path) -> Result<()> {
     let index = Index::open_writer(&dir.join("scale.sqlite3"), &repository)?;
     println!("| phase of {blobs} blobs | rate | peak memory |\n|---|---|---|");
     let begun = Instant::now();
-    let (mut lists, mut children) = (Vec::new(), Vec::new());
-    for pack in 0..blobs.div_ceil(BLOBS_A_PACK) {
+    let (mut lists, mut children, mut packs) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..blobs.div_ceil(BLOBS_A_PACK) {
         let entries: Vec<PackEntry> =
-            (0..BLOBS_A_PACK).map(|n| entry(pack * BLOBS_A_PACK + n, n, Vec::new())).collect();
+            (0..BLOBS_A_PACK).map(|n| entry(number * BLOBS_A_PACK + n, n, Vec::new())).collect();
         children.extend(entries.iter().map(|entry| entry.id));
-        add(&index, Class::Data, pack, entries)?;
+        packs.push(pack(Class::Data, number, entries));
         while children.len() >= CHUNKS_A_LIST {
             let mut links: Vec<BlobId> = children.drain(..CHUNKS_A_LIST).collect();
             links.sort_unstable();
             let number = u64::MAX - lists.len() as u64;
             let list = entry(number, 0, links);
             lists.push(list.id);
-            add(&index, Class::Node, number, vec![list])?;
+            packs.push(pack(Class::Node, number, vec![list]));
+        }
+        if packs.len() as u64 * BLOBS_A_PACK >= BATCH_ROWS as u64 {
+            index.add_packs(&packs, 0)?;
+            packs.clear();
         }
     }
+    index.add_packs(&packs, 0)?;
     report("insert, packs of 512", blobs, begun);
     let mut random = Random::new(5);
     let begun = Instant::now();
     for _ in 0..LOOKUPS / 1000 {
         let tags: Vec<Tag> = (0..1000).map(|_| entry(random.below(blobs), 0, Vec::new()).tag).collect();
-        assert!(index.known(&tags)?.iter().all(Option::is_some), "every blob was inserted");
+        assert!(index.known(&tags, None)?.iter().all(Option::is_some), "every blob was inserted");
     }
     report("look-up of known contents, random", LOOKUPS, begun);
     let begun = Instant::now();
     for _ in 0..LOOKUPS / 1000 {
         let tags: Vec<Tag> = (0..1000).map(|_| entry(2 * blobs + random.below(blobs), 0, Vec::new()).tag).collect();
-        assert!(index.known(&tags)?.iter().all(Option::is_none), "these were not");
+        assert!(index.known(&tags, None)?.iter().all(Option::is_none), "these were not");
     }
     report("look-up of unknown contents", LOOKUPS, begun);
     let begun = Instant::now();
-    let (marks, unknown) = index.mark(&lists, &[])?;
-    let usage = index.usage(&marks)?;
+    let collecting = index.collect()?;
+    let survey = index.survey()?;
+    let half = lists.get(..lists.len() / 2).unwrap_or_default();
+    let (marks, unknown) = survey.mark(half, &[])?;
+    let condemned = index.condemn(marks, survey.last)?;
+    let usage = survey.usage(&condemned.live)?;
+    drop(survey);
     assert!(unknown.is_empty() && usage.values().all(|pack| pack.dead_blobs <= BLOBS_A_PACK));
-    report("prune: mark and plan", blobs, begun);
+    report("prune: mark half of it and plan", blobs, begun);
     let begun = Instant::now();
-    index.sweep(&marks, &[])?;
-    report("prune: sweep", blobs, begun);
+    index.sweep(&[])?;
+    drop(collecting);
+    report("prune: sweep the other half", blobs / 2, begun);
     let size = std::fs::metadata(index.path()).map_or(0, |metadata| metadata.len());
     println!("\nThe index has {} bytes a blob.", size / blobs.max(1));
     Ok(())
@@ -76,10 +88,10 @@ fn entry(number: u64, place: u64, links: Vec<BlobId>) -> PackEntry {
     PackEntry { id, tag, offset, length: 40_000, links }
 }
 
-fn add(index: &Index, class: Class, number: u64, entries: Vec<PackEntry>) -> Result<()> {
+fn pack(class: Class, number: u64, entries: Vec<PackEntry>) -> NewPack {
     let mut name = [0; 32];
     name.as_chunks_mut::<8>().0.iter_mut().for_each(|part| *part = number.to_le_bytes());
-    index.add_pack(PackId(name), 1 << 25, 0, &Trailer { class, capsules: Vec::new(), entries })
+    NewPack { id: PackId(name), length: 1 << 25, trailer: Trailer { class, capsules: Vec::new(), entries } }
 }
 
 fn report(phase: &str, count: u64, begun: Instant) {

@@ -22,7 +22,11 @@ mod damage;
 
 mod fixtures;
 
+mod jobs;
+
 mod reader;
+
+mod roundup;
 
 mod streams;
 

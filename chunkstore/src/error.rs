@@ -44,6 +44,12 @@ pub enum Error {
     /// A signal asked to stop; nothing was committed.
     #[error("interrupted")]
     Interrupted,
+    /// The repository is elsewhere and nobody answers there, or not any more.
+    #[error("{place} cannot be reached: {reason}")]
+    Unreachable { place: String, reason: String },
+    /// Whoever keeps the repository does not let us.
+    #[error("{what}: {reason}")]
+    Denied { what: String, reason: String },
     /// A request that makes no sense: a bug or a bad argument, not a fault of the repository.
     #[error("{what}: {reason}")]
     Invalid { what: String, reason: String },

@@ -1,14 +1,16 @@
 //! Which blobs stay: those reachable from a snapshot that is not past its grace. Plan first, then apply.
 //!
 //! Needs no key to collect; the key authenticates what people said about snapshots. Order of a deletion: the snapshot
-//! object, then the rows of its blobs in one durable transaction, then the packs. A crash anywhere leaves garbage that the next
-//! run finds, never a link to what is gone. The caller holds the writer lock, so no backup runs meanwhile.
+//! object, then the rows of its blobs, durably, then the packs. A crash anywhere leaves garbage that the next run finds,
+//! never a link to what is gone. Sessions of this process may go on meanwhile, if each has a lease
+//! ([`Repository::leased`]); `docs/concurrency.md` says why nothing they were told is lost.
 
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, MarkId, PackId, SnapshotId};
 use crate::index::PackRow;
-use crate::index::sweep::{Marks, Usage};
+use crate::index::adopt::NewPack;
+use crate::index::sweep::{Survey, Usage};
 use crate::key::WriteKey;
 use crate::mark::{Mark, State};
 use crate::pack::PackBuilder;
@@ -53,19 +55,22 @@ pub struct PruneOutcome {
 
 struct Plan {
     removed: Vec<SnapshotId>,
-    marks: Marks,
+    /// Packs that are gone from the backend, and forgotten now.
+    gone: Vec<i64>,
     delete: Vec<PackRow>,
     rewrite: Vec<PackRow>,
     outcome: PruneOutcome,
 }
 
 impl Repository {
-    /// Removes snapshots past their grace and all that only they held.
-    pub fn prune(&self, key: &WriteKey, options: &PruneOptions) -> Result<PruneOutcome> {
+    /// Removes snapshots past their grace and all that only they held. Without a key, every mark that is there counts: for who
+    /// decided who may leave marks.
+    pub fn prune(&self, key: Option<&WriteKey>, options: &PruneOptions) -> Result<PruneOutcome> {
         self.require_writing()?;
+        let _collecting = self.index.collect()?;
         let plan = match self.plan(key, options, false) {
             // Rows that do not fit together: make them again from the packs, then look once more.
-            Err(Error::Corrupt { object, .. }) if object == "the index" => {
+            Err(Error::Corrupt { object, .. }) if object == "the index" && !self.index.has_leases() => {
                 self.rebuild_index()?;
                 self.plan(key, options, true)?
             }
@@ -74,19 +79,25 @@ impl Repository {
         if options.dry_run { Ok(plan.outcome) } else { self.apply(plan) }
     }
 
-    /// `fresh`: the index was just made from the packs, so what it does not know is not there.
-    fn plan(&self, key: &WriteKey, options: &PruneOptions, fresh: bool) -> Result<Plan> {
+    /// `fresh`: the index was just made from the packs, so what it does not know is not there. Unless this is a dry run, what
+    /// is to go is condemned afterwards.
+    fn plan(&self, key: Option<&WriteKey>, options: &PruneOptions, fresh: bool) -> Result<Plan> {
         let mut outcome = PruneOutcome::default();
         let (removed, roots) = self.choose_roots(key, options, &mut outcome)?;
-        let recent = self.recent_packs(options)?;
-        let (marks, unknown) = self.index.mark(&roots, &recent)?;
+        let survey = self.index.survey()?;
+        let recent = recent_packs(&survey, options)?;
+        let (marks, unknown) = survey.mark(&roots, &recent)?;
         if let Some(id) = unknown.first().filter(|_| !fresh) {
             return Err(Error::corrupt("the index", format!("it does not know the root {id} of a snapshot")));
         }
-        let usage = self.index.usage(&marks)?;
+        let usage = if options.dry_run {
+            survey.usage(&marks)?
+        } else {
+            survey.usage(&self.index.condemn(marks, survey.last)?.live)?
+        };
         let (mut delete, mut rewrite) = (Vec::new(), Vec::new());
         let mut small: BTreeMap<u8, Vec<PackRow>> = BTreeMap::new();
-        for pack in self.index.packs()? {
+        for pack in survey.packs()? {
             let used = usage.get(&pack.no).copied().unwrap_or_default();
             outcome.blobs_kept += used.live_blobs;
             outcome.blobs_removed += used.dead_blobs;
@@ -114,14 +125,15 @@ impl Repository {
         let gone: u64 = delete.iter().chain(&rewrite).map(|pack| pack.length).sum();
         outcome.bytes_freed = gone.saturating_sub(live);
         outcome.snapshots_removed.clone_from(&removed);
-        Ok(Plan { removed, marks, delete, rewrite, outcome })
+        let gone = survey.gone_packs()?.iter().map(|pack| pack.no).collect();
+        Ok(Plan { removed, gone, delete, rewrite, outcome })
     }
 
     /// Snapshots that go, and the roots of those that stay. A snapshot that cannot be read stops the collection, since what it
     /// holds is unknown, unless it is itself to go.
     fn choose_roots(
         &self,
-        key: &WriteKey,
+        key: Option<&WriteKey>,
         options: &PruneOptions,
         outcome: &mut PruneOutcome,
     ) -> Result<(Vec<SnapshotId>, Vec<BlobId>)> {
@@ -144,23 +156,16 @@ impl Repository {
     }
 
     /// The fold of all authentic marks, by snapshot (labels given at the backup are not among them).
-    fn states(&self, key: &WriteKey) -> Result<BTreeMap<SnapshotId, State>> {
+    fn states(&self, key: Option<&WriteKey>) -> Result<BTreeMap<SnapshotId, State>> {
         let mut by_snapshot: BTreeMap<SnapshotId, Vec<(MarkId, Mark)>> = BTreeMap::new();
         for (id, mark) in self.marks()? {
             // A mark that is damaged or forged says nothing.
             let Ok((mark, bytes)) = mark else { continue };
-            if Mark::authenticate(&bytes, key).is_ok() {
+            if key.is_none_or(|key| Mark::authenticate(&bytes, key).is_ok()) {
                 by_snapshot.entry(mark.snapshot).or_default().push((id, mark));
             }
         }
         Ok(by_snapshot.into_iter().map(|(id, marks)| (id, State::fold(&[], &marks))).collect())
-    }
-
-    /// Packs so young that an interrupted backup may want them.
-    fn recent_packs(&self, options: &PruneOptions) -> Result<Vec<i64>> {
-        let kept = options.grace.min(UNREFERENCED_KEPT).as_secs();
-        let horizon = (options.now / 1_000_000_000).saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX));
-        Ok(self.index.packs()?.iter().filter(|pack| pack.stored > horizon).map(|pack| pack.no).collect())
     }
 
     fn apply(&self, plan: Plan) -> Result<PruneOutcome> {
@@ -168,13 +173,13 @@ impl Repository {
         for id in &plan.removed {
             self.backend.delete(ObjectName::Snapshot(*id))?;
         }
-        let copied = self.rewrite(&plan.rewrite, &plan.marks)?;
+        let copied = self.rewrite(&plan.rewrite)?;
         let unused = plan.delete.iter().filter(|pack| !copied.stored.contains(&pack.id));
         let rewritten = plan.rewrite.iter().filter(|pack| copied.sources.contains(&pack.no));
         let gone: Vec<&PackRow> = unused.chain(rewritten).collect();
         let mut rows: Vec<i64> = gone.iter().map(|pack| pack.no).collect();
-        rows.extend(self.index.gone_packs()?.iter().map(|pack| pack.no));
-        self.index.sweep(&plan.marks, &rows)?;
+        rows.extend(plan.gone);
+        self.index.sweep(&rows)?;
         for pack in &gone {
             self.backend.delete(ObjectName::Pack(pack.id))?;
         }
@@ -189,8 +194,10 @@ impl Repository {
     }
 
     fn remove_marks_without_snapshot(&self) -> Result<()> {
+        // In this order: a snapshot that appears meanwhile is no reason to remove its marks.
+        let marks = self.marks()?;
         let snapshots: HashSet<SnapshotId> = self.snapshots()?.into_iter().map(|(id, _)| id).collect();
-        for (id, mark) in self.marks()? {
+        for (id, mark) in marks {
             if mark.is_ok_and(|(mark, _)| !snapshots.contains(&mark.snapshot)) {
                 self.backend.delete(ObjectName::Mark(id))?;
             }
@@ -199,12 +206,12 @@ impl Repository {
     }
 
     /// Copies the live records of packs into new ones. A full disk ends the copying early, since deleting comes first then.
-    fn rewrite(&self, packs: &[PackRow], marks: &Marks) -> Result<Copied> {
+    fn rewrite(&self, packs: &[PackRow]) -> Result<Copied> {
         let mut done = Copied { from: packs.iter().map(|pack| pack.id).collect(), ..Copied::default() };
         for class in [Class::Data, Class::Node] {
             let mut target = Target { class, builder: PackBuilder::new(), from: Vec::new() };
             for pack in packs.iter().filter(|pack| pack.class == class) {
-                match self.copy_live(pack, marks, &mut target, &mut done) {
+                match self.copy_live(pack, &mut target, &mut done) {
                     Err(Error::Full { .. }) => return Ok(done),
                     other => other?,
                 }
@@ -217,11 +224,11 @@ impl Repository {
         Ok(done)
     }
 
-    fn copy_live(&self, pack: &PackRow, marks: &Marks, target: &mut Target, done: &mut Copied) -> Result<()> {
+    fn copy_live(&self, pack: &PackRow, target: &mut Target, done: &mut Copied) -> Result<()> {
         let name = ObjectName::Pack(pack.id);
         let bytes = self.backend.get(name)?;
         let mut lost = Vec::new();
-        for row in self.index.live_rows(pack.no, marks)? {
+        for row in self.index.live_rows(pack.no)? {
             let range = row.offset as usize..(row.offset as usize).saturating_add(row.length as usize);
             let record = bytes
                 .get(range)
@@ -258,12 +265,19 @@ impl Repository {
                 return Ok(());
             }
             self.backend.put(ObjectName::Pack(id), &bytes)?;
-            self.index.move_blobs(id, bytes.len() as u64, self.opened, &trailer)?;
+            self.index.move_blobs(&NewPack { id, length: bytes.len() as u64, trailer }, self.time())?;
             done.stored.insert(id);
         }
         done.sources.extend(target.from.drain(..));
         Ok(())
     }
+}
+
+/// Packs so young that an interrupted backup may want them.
+fn recent_packs(survey: &Survey, options: &PruneOptions) -> Result<Vec<i64>> {
+    let kept = options.grace.min(UNREFERENCED_KEPT).as_secs();
+    let horizon = (options.now / 1_000_000_000).saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX));
+    Ok(survey.packs()?.iter().filter(|pack| pack.stored > horizon).map(|pack| pack.no).collect())
 }
 
 /// What was copied.
@@ -302,3 +316,6 @@ fn fate(pack: &PackRow, used: Usage, target: u64) -> Fate {
         Fate::Keep
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,10 @@
 //! A row is never believed for bytes (every record is checked against its id on reading) and carries a checksum where
 //! deletion depends on it. One connection, one lock: writers are serialised by the repository's writer lock anyway.
 
+pub mod numbers;
+
+pub mod lease;
+
 pub mod adopt;
 
 pub mod damage;
@@ -13,12 +17,13 @@ use crate::capsule::Capsule;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, CapsuleId, HalfTag, PackId, RepositoryId, Tag};
 use crate::record::Class;
+use lease::{Condemned, Lease};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Raised whenever a table changes; an index of another version is rebuilt.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Page cache in KiB: bounds the memory of look-ups whatever the size of the index.
 const CACHE_KIB: i64 = 24 << 10;
 
@@ -51,8 +56,19 @@ pub struct PackRow {
 }
 
 pub struct Index {
-    connection: Mutex<Connection>,
+    state: Mutex<State>,
     path: PathBuf,
+}
+
+struct State {
+    connection: Connection,
+    /// While a collection removes rows.
+    condemned: Option<Arc<Condemned>>,
+    /// A collection is under way.
+    collecting: bool,
+    leases: Vec<Arc<Lease>>,
+    /// Leases whose sessions ended since the collection began; they are among `leases`.
+    released: Vec<Arc<Lease>>,
 }
 
 impl Index {
@@ -90,7 +106,9 @@ impl Index {
                 reason: format!("version {version} is unknown to this program"),
             });
         }
-        let index = Index { connection: Mutex::new(connection), path: path.to_owned() };
+        let (leases, released) = (Vec::new(), Vec::new());
+        let state = State { connection, condemned: None, collecting: false, leases, released };
+        let index = Index { state: Mutex::new(state), path: path.to_owned() };
         if index.meta("repository")?.as_deref() != Some(&repository.0[..]) {
             return Err(Error::corrupt("the index", "it belongs to another repository"));
         }
@@ -112,19 +130,23 @@ impl Index {
 
     /// Forgets everything, to be filled again.
     pub fn clear(&self, repository: &RepositoryId) -> Result<()> {
-        let connection = self.lock();
+        let mut state = self.lock();
+        state.condemned = None;
+        let connection = &state.connection;
         connection
             .execute_batch(
                 "DROP TABLE IF EXISTS meta; DROP TABLE IF EXISTS capsule; DROP TABLE IF EXISTS pack; \
-                 DROP TABLE IF EXISTS blob; DROP TABLE IF EXISTS link;",
+                 DROP TABLE IF EXISTS blob; DROP TABLE IF EXISTS by_id; DROP TABLE IF EXISTS by_tag; \
+                 DROP TABLE IF EXISTS link;",
             )
             .map_err(sql("clear"))?;
-        create_tables(&connection, repository)
+        create_tables(connection, repository)
     }
 
     /// SQLite's own check of its file; slow for a large index.
     pub fn quick_check(&self) -> Result<()> {
-        let verdict: String = self.lock().query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;
+        let verdict: String =
+            self.lock().connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;
         if verdict == "ok" { Ok(()) } else { Err(Error::corrupt("the index", verdict)) }
     }
 
@@ -132,16 +154,16 @@ impl Index {
         &self.path
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        meta(&self.lock(), key)
+        meta(&self.lock().connection, key)
     }
 
     pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<()> {
-        set_meta(&self.lock(), key, value)
+        set_meta(&self.lock().connection, key, value)
     }
 
     /// See [`Store::generation`](crate::store::Store::generation).
@@ -151,66 +173,92 @@ impl Index {
             .ok_or_else(|| Error::corrupt("the index", "it has no generation"))
     }
 
-    /// The ids of intact blobs with these tags.
-    pub fn known(&self, tags: &[Tag]) -> Result<Vec<Option<BlobId>>> {
-        let connection = self.lock();
-        let mut statement = connection
-            .prepare_cached("SELECT id FROM blob WHERE tag_key = ?1 AND tag = ?2 AND state = 0 LIMIT 1")
+    /// The ids of intact blobs with these tags; the lease holds what is answered.
+    pub fn known(&self, tags: &[Tag], lease: Option<&Lease>) -> Result<Vec<Option<BlobId>>> {
+        let state = self.lock();
+        let reading = state.connection.unchecked_transaction().map_err(sql("read"))?;
+        let mut statement = reading
+            .prepare_cached(
+                "SELECT no, id FROM by_tag CROSS JOIN blob USING(no) WHERE head = ?1 AND tag = ?2 AND state = 0",
+            )
             .map_err(sql("read"))?;
-        tags.iter()
-            .map(|tag| {
-                statement
-                    .query_row(params![key(&tag.0), &tag.0[..]], |r| Ok(BlobId(r.get(0)?)))
-                    .optional()
-                    .map_err(sql("read"))
-            })
-            .collect()
+        let mut answers = vec![None; tags.len()];
+        for (position, tag) in ascending(tags, |tag| &tag.0) {
+            let mut rows = statement.query(params![head(&tag.0), &tag.0[..]]).map_err(sql("read"))?;
+            while let Some(row) = rows.next().map_err(sql("read"))? {
+                let (no, id) = (row.get(0).map_err(sql("read"))?, row.get(1).map_err(sql("read"))?);
+                if state.is_condemned(no) {
+                    continue;
+                }
+                if let Some(lease) = lease {
+                    lease.add(no);
+                }
+                if let Some(answer) = answers.get_mut(position) {
+                    *answer = Some(BlobId(id));
+                }
+                break;
+            }
+        }
+        Ok(answers)
     }
 
     /// The id of an intact blob whose tag begins with this half.
     pub fn known_by_half(&self, half: HalfTag) -> Result<Option<BlobId>> {
-        let connection = self.lock();
-        let mut statement = connection
-            .prepare_cached("SELECT id, tag FROM blob WHERE tag_key = ?1 AND state = 0")
+        let state = self.lock();
+        let mut statement = state
+            .connection
+            .prepare_cached("SELECT no, id, tag FROM by_tag CROSS JOIN blob USING(no) WHERE head = ?1 AND state = 0")
             .map_err(sql("read"))?;
-        let rows =
-            statement.query_map([key(&half.0)], |r| Ok((BlobId(r.get(0)?), Tag(r.get(1)?)))).map_err(sql("read"))?;
+        let rows = statement
+            .query_map([head(&half.0)], |r| Ok((r.get(0)?, BlobId(r.get(1)?), Tag(r.get(2)?))))
+            .map_err(sql("read"))?;
         for row in rows {
-            let (id, tag) = row.map_err(sql("read"))?;
-            if tag.half() == half {
+            let (no, id, tag) = row.map_err(sql("read"))?;
+            if tag.half() == half && !state.is_condemned(no) {
                 return Ok(Some(id));
             }
         }
         Ok(None)
     }
 
-    /// Which of these are stored, intact with their closure.
-    pub fn present(&self, ids: &[BlobId]) -> Result<Vec<bool>> {
-        let connection = self.lock();
-        let mut statement = connection
-            .prepare_cached("SELECT 1 FROM blob WHERE id_key = ?1 AND id = ?2 AND state = 0")
-            .map_err(sql("read"))?;
-        ids.iter().map(|id| statement.exists(params![key(&id.0), &id.0[..]]).map_err(sql("read"))).collect()
+    /// Which of these are stored, intact with their closure; the lease holds those that are.
+    pub fn present(&self, ids: &[BlobId], lease: Option<&Lease>) -> Result<Vec<bool>> {
+        let state = self.lock();
+        let reading = state.connection.unchecked_transaction().map_err(sql("read"))?;
+        let mut answers = vec![false; ids.len()];
+        for (position, id) in ascending(ids, |id| &id.0) {
+            let Some((no, INTACT)) = find(&reading, &state, id)? else { continue };
+            if let Some(lease) = lease {
+                lease.add(no);
+            }
+            if let Some(answer) = answers.get_mut(position) {
+                *answer = true;
+            }
+        }
+        Ok(answers)
     }
 
     /// Where these lie, damaged or not.
     pub fn locate(&self, ids: &[BlobId]) -> Result<Vec<Option<Place>>> {
-        let connection = self.lock();
-        let mut statement = connection
+        let state = self.lock();
+        let reading = state.connection.unchecked_transaction().map_err(sql("read"))?;
+        // Of two rows the later: the earlier one may be about to go.
+        let mut statement = reading
             .prepare_cached(
-                "SELECT pack.name, blob.offset, blob.length FROM blob JOIN pack ON pack.no = blob.pack \
-                 WHERE blob.id_key = ?1 AND blob.id = ?2",
+                "SELECT pack.name, blob.offset, blob.length FROM by_id CROSS JOIN blob ON blob.no = by_id.no \
+                 CROSS JOIN pack ON pack.no = blob.pack WHERE head = ?1 AND blob.id = ?2 ORDER BY blob.no DESC",
             )
             .map_err(sql("read"))?;
         let place = |r: &rusqlite::Row<'_>| Ok(Place { pack: PackId(r.get(0)?), offset: r.get(1)?, length: r.get(2)? });
         ids.iter()
-            .map(|id| statement.query_row(params![key(&id.0), &id.0[..]], place).optional().map_err(sql("read")))
+            .map(|id| statement.query_row(params![head(&id.0), &id.0[..]], place).optional().map_err(sql("read")))
             .collect()
     }
 
     pub fn capsule(&self, id: CapsuleId, repository: &RepositoryId) -> Result<Capsule> {
         let bytes: Option<Vec<u8>> = self
             .lock()
+            .connection
             .query_row("SELECT bytes FROM capsule WHERE id = ?1", [&id.0[..]], |r| r.get(0))
             .optional()
             .map_err(sql("read"))?;
@@ -220,41 +268,71 @@ impl Index {
 
     /// All packs that are there, by number.
     pub fn packs(&self) -> Result<Vec<PackRow>> {
-        self.packs_where("gone = 0")
+        packs(&self.lock().connection, false)
     }
 
     /// Packs whose objects were found missing, until a collection forgets them.
     pub fn gone_packs(&self) -> Result<Vec<PackRow>> {
-        self.packs_where("gone = 1")
-    }
-
-    fn packs_where(&self, condition: &str) -> Result<Vec<PackRow>> {
-        let connection = self.lock();
-        let query = "SELECT no, name, length, record_bytes, class, stored FROM pack WHERE";
-        let mut statement = connection.prepare(&format!("{query} {condition} ORDER BY no")).map_err(sql("read"))?;
-        let rows = statement
-            .query_map([], |r| {
-                Ok(PackRow {
-                    no: r.get(0)?,
-                    id: PackId(r.get(1)?),
-                    length: r.get::<_, i64>(2)?.unsigned_abs(),
-                    record_bytes: r.get::<_, i64>(3)?.unsigned_abs(),
-                    class: if r.get::<_, i64>(4)? == 0 { Class::Data } else { Class::Node },
-                    stored: r.get(5)?,
-                })
-            })
-            .map_err(sql("read"))?;
-        rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))
+        packs(&self.lock().connection, true)
     }
 
     /// Number of blobs and of bytes of their records.
     pub fn totals(&self) -> Result<(u64, u64)> {
         self.lock()
+            .connection
             .query_row("SELECT count(*), coalesce(sum(length), 0) FROM blob", [], |r| {
                 Ok((r.get::<_, i64>(0)?.unsigned_abs(), r.get::<_, i64>(1)?.unsigned_abs()))
             })
             .map_err(sql("read"))
     }
+}
+
+fn packs(connection: &Connection, gone: bool) -> Result<Vec<PackRow>> {
+    let mut statement = connection
+        .prepare_cached("SELECT no, name, length, record_bytes, class, stored FROM pack WHERE gone = ?1 ORDER BY no")
+        .map_err(sql("read"))?;
+    let rows = statement
+        .query_map([gone], |r| {
+            Ok(PackRow {
+                no: r.get(0)?,
+                id: PackId(r.get(1)?),
+                length: r.get::<_, i64>(2)?.unsigned_abs(),
+                record_bytes: r.get::<_, i64>(3)?.unsigned_abs(),
+                class: if r.get::<_, i64>(4)? == 0 { Class::Data } else { Class::Node },
+                stored: r.get(5)?,
+            })
+        })
+        .map_err(sql("read"))?;
+    rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))
+}
+
+fn last_number(connection: &Connection) -> Result<i64> {
+    connection
+        .prepare_cached("SELECT coalesce(max(no), 0) FROM blob")
+        .and_then(|mut s| s.query_row([], |r| r.get(0)))
+        .map_err(sql("read"))
+}
+
+/// Number and state of the blob with this id, unless it is to go.
+fn find(connection: &Connection, state: &State, id: &BlobId) -> Result<Option<(i64, i64)>> {
+    let mut statement = connection
+        .prepare_cached("SELECT no, state FROM by_id CROSS JOIN blob USING(no) WHERE head = ?1 AND id = ?2")
+        .map_err(sql("read"))?;
+    let mut rows = statement.query(params![head(&id.0), &id.0[..]]).map_err(sql("read"))?;
+    while let Some(row) = rows.next().map_err(sql("read"))? {
+        let no = row.get(0).map_err(sql("read"))?;
+        if !state.is_condemned(no) {
+            return Ok(Some((no, row.get(1).map_err(sql("read"))?)));
+        }
+    }
+    Ok(None)
+}
+
+/// Positions and names in the order of the tables, so that neighbours share pages.
+fn ascending<T>(names: &[T], bytes: impl Fn(&T) -> &[u8; 32]) -> Vec<(usize, &T)> {
+    let mut sorted: Vec<(usize, &T)> = names.iter().enumerate().collect();
+    sorted.sort_by_key(|(_, name)| head(bytes(name)));
+    sorted
 }
 
 fn configure(connection: &Connection) -> Result<()> {
@@ -278,13 +356,15 @@ fn create_tables(connection: &Connection, repository: &RepositoryId) -> Result<(
                                record_bytes INTEGER NOT NULL, class INTEGER NOT NULL, stored INTEGER NOT NULL,
                                gone INTEGER NOT NULL DEFAULT 0);
              -- pack 0: the bytes are nowhere, the row remembers a tag that something links to
-             CREATE TABLE blob(no INTEGER PRIMARY KEY, id_key INTEGER NOT NULL, tag_key INTEGER NOT NULL, id BLOB NOT NULL,
-                               tag BLOB NOT NULL, pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
-                               state INTEGER NOT NULL, checksum INTEGER NOT NULL);
-             CREATE INDEX blob_by_id ON blob(id_key);
-             CREATE INDEX blob_by_tag ON blob(tag_key);
+             CREATE TABLE blob(no INTEGER PRIMARY KEY, id BLOB NOT NULL, tag BLOB NOT NULL, pack INTEGER NOT NULL,
+                               offset INTEGER NOT NULL, length INTEGER NOT NULL, state INTEGER NOT NULL,
+                               checksum INTEGER NOT NULL);
              -- ascending with every pack, so it costs next to nothing to keep
              CREATE INDEX blob_by_pack ON blob(pack);
+             CREATE INDEX blob_not_intact ON blob(state) WHERE state != 0;
+             -- heads of ids and tags, in tables of their own so that many are written in ascending order
+             CREATE TABLE by_id(head INTEGER, no INTEGER, PRIMARY KEY(head, no)) WITHOUT ROWID;
+             CREATE TABLE by_tag(head INTEGER, no INTEGER, PRIMARY KEY(head, no)) WITHOUT ROWID;
              -- children: 8 bytes each, number * 2 + (1 if it may link further); 0 for a blob that is not known
              CREATE TABLE link(parent INTEGER PRIMARY KEY, children BLOB NOT NULL, checksum INTEGER NOT NULL);",
         )
@@ -316,7 +396,7 @@ fn change_generation(connection: &Connection) -> Result<()> {
 }
 
 /// The first eight bytes: what the tables are searched by.
-fn key(bytes: &[u8]) -> i64 {
+fn head(bytes: &[u8]) -> i64 {
     let head = bytes.first_chunk::<8>().copied().unwrap_or_default();
     i64::from_le_bytes(head)
 }
@@ -326,13 +406,13 @@ fn blob_checksum(no: i64, id: &BlobId, tag: &Tag, place: (i64, u32, u32)) -> i64
     let mut hash = blake3::Hasher::new();
     hash.update(&no.to_le_bytes()).update(&id.0).update(&tag.0).update(&place.0.to_le_bytes());
     hash.update(&place.1.to_le_bytes()).update(&place.2.to_le_bytes());
-    key(hash.finalize().as_bytes())
+    head(hash.finalize().as_bytes())
 }
 
 fn link_checksum(parent: i64, children: &[u8]) -> i64 {
     let mut hash = blake3::Hasher::new();
     hash.update(&parent.to_le_bytes()).update(children);
-    key(hash.finalize().as_bytes())
+    head(hash.finalize().as_bytes())
 }
 
 /// SQLite's errors as ours: a damaged index is told apart, since it can be rebuilt.

@@ -107,7 +107,7 @@ fn reconcile(backend: &dyn Backend, index: &Index, repository: &RepositoryId, no
     }
     let unknown: Vec<(PackId, u64)> = found.into_iter().collect();
     if unknown.is_empty() {
-        if !gone.is_empty() {
+        if !gone.is_empty() || index.was_sweeping()? {
             index.update_taint()?;
         }
         return Ok(Reconciled::Agrees);

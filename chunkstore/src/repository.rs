@@ -8,27 +8,32 @@
 //! | `packer` | the packs being filled and what they hold | briefly, never across I/O |
 //! | the index's own | one SQLite connection | innermost |
 
+mod leased;
+
+mod packer;
+
+mod reading;
+
 use crate::backend::directory::Directory;
 use crate::backend::{Backend, ObjectKind, ObjectName, WriterLock};
 use crate::capsule::Capsule;
 use crate::configuration::Configuration;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, CapsuleId, HalfTag, MarkId, PackId, SnapshotId, Tag};
-use crate::index::{Index, Place};
+use crate::id::{BlobId, CapsuleId, HalfTag, MarkId, SnapshotId, Tag};
+use crate::index::Index;
+use crate::index::adopt::NewPack;
+use crate::index::lease::Lease;
 use crate::mark::Mark;
-use crate::pack::{PackBuilder, Trailer};
+use crate::pack::PackBuilder;
 use crate::record::{Class, Record};
 use crate::recover;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use std::collections::{HashMap, HashSet};
+use packer::Packer;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// One read of the backend covers at most this much, and skips at most [`GAP_BYTES_MAX`] that nobody asked for.
-const READ_BYTES_MAX: u32 = 4 << 20;
-const GAP_BYTES_MAX: u32 = 64 << 10;
 
 /// How a repository is opened.
 pub enum Access {
@@ -44,8 +49,8 @@ pub struct Repository {
     pub(crate) backend: Arc<dyn Backend>,
     configuration: Configuration,
     pub(crate) index: Index,
-    /// Seconds since 1970, at opening.
-    pub(crate) opened: i64,
+    /// Seconds since 1970: at opening, or what [`Repository::set_time`] said last.
+    time: AtomicI64,
     writing: Option<Writing>,
     /// An index of our own, if the repository's could not be used and not be mended.
     _private_catalog: Option<tempfile::TempDir>,
@@ -64,17 +69,6 @@ struct Writing {
     storing: Mutex<()>,
     packer: Mutex<Packer>,
     _lock: Box<dyn WriterLock>,
-}
-
-/// Records that were accepted and are not durable yet.
-#[derive(Default)]
-struct Packer {
-    data: PackBuilder,
-    nodes: PackBuilder,
-    by_tag: HashMap<Tag, BlobId>,
-    ids: HashSet<BlobId>,
-    /// Why nothing may be written any more.
-    poisoned: Option<String>,
 }
 
 impl Repository {
@@ -113,11 +107,20 @@ impl Repository {
                 }
             },
         };
-        Ok(Repository { backend, configuration, index, opened: now, writing, _private_catalog: private })
+        Ok(Repository { backend, configuration, index, time: AtomicI64::new(now), writing, _private_catalog: private })
     }
 
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    /// What counts as now for the age of packs, in seconds since 1970: for who keeps a repository open for long.
+    pub fn set_time(&self, now: i64) {
+        self.time.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn time(&self) -> i64 {
+        self.time.load(Ordering::Relaxed)
     }
 
     /// What is stored, as the index has it.
@@ -131,7 +134,51 @@ impl Repository {
     /// Makes the index again from the packs, for when it was found to disagree with them.
     pub(crate) fn rebuild_index(&self) -> Result<()> {
         self.writing()?;
-        recover::refill(&*self.backend, &self.index, &self.configuration.repository, self.opened)
+        recover::refill(&*self.backend, &self.index, &self.configuration.repository, self.time())
+    }
+
+    /// As [`Store::put`], for a writer elsewhere who goes on linking to this very record whoever stored the same content
+    /// meanwhile: only an equal id makes it one that is there already.
+    pub fn put_exact(&self, record: Record, capsule: &Capsule) -> Result<()> {
+        self.put_exact_for(record, capsule, None)
+    }
+
+    fn put_exact_for(&self, record: Record, capsule: &Capsule, lease: Option<&Lease>) -> Result<()> {
+        let stored = self.accept(record, capsule, lease, |record, packer| {
+            let is_there = packer.ids.contains(&record.id) || self.index.present(&[record.id], lease)? == [true];
+            Ok(is_there.then_some(record.id))
+        });
+        stored.map(|_| ())
+    }
+
+    /// Puts a record, unless `known` says that it, or another of its content, is there.
+    fn accept(
+        &self,
+        record: Record,
+        capsule: &Capsule,
+        lease: Option<&Lease>,
+        known: impl Fn(&Record, &Packer) -> Result<Option<BlobId>>,
+    ) -> Result<BlobId> {
+        let writing = self.writing()?;
+        let target = self.configuration.pack_bytes_target as usize;
+        loop {
+            let mut packer = lock(&writing.packer);
+            packer.check()?;
+            if let Some(id) = known(&record, &packer)? {
+                return Ok(id);
+            }
+            let builder = packer.builder(record.class);
+            if builder.len() >= target || !builder.has_room_for(&record, capsule) {
+                drop(packer);
+                self.store_packs(writing, false)?;
+                continue;
+            }
+            self.check_links(&record, &packer, lease)?;
+            packer.builder(record.class).push(&record, capsule)?;
+            packer.by_tag.insert(record.tag, record.id);
+            packer.ids.insert(record.id);
+            return Ok(record.id);
+        }
     }
 
     fn writing(&self) -> Result<&Writing> {
@@ -142,171 +189,93 @@ impl Repository {
         self.writing().map(|_| ())
     }
 
-    /// Stores what is full (or, with `all`, what there is): data first, one pack at a time.
+    /// Stores what is full (or, with `all`, what there is): data first, one pack at a time; then its rows, many packs at a time.
     fn store_packs(&self, writing: &Writing, all: bool) -> Result<()> {
         let _order = lock(&writing.storing);
         loop {
             let taken = lock(&writing.packer).take(all, self.configuration.pack_bytes_target as usize)?;
-            let Some((class, builder)) = taken else { return Ok(()) };
+            let Some((class, builder)) = taken else { break };
             let stored = self.store_pack(class, builder);
             let mut packer = lock(&writing.packer);
             match stored {
-                Ok(trailer) => packer.settle(&trailer),
-                Err(e) => {
-                    // The session's records are lost from memory too: nothing that follows could be complete.
-                    packer.poisoned = Some(e.to_string());
-                    return Err(e);
-                }
+                Ok(pack) => packer.push_unindexed(pack),
+                // The session's records are lost from memory too: nothing that follows could be complete.
+                Err(e) => return Err(packer.poison(e)),
             }
         }
+        let packs = lock(&writing.packer).take_unindexed(all);
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let indexed = self.index.add_packs(&packs, self.time());
+        let mut packer = lock(&writing.packer);
+        match indexed {
+            Ok(()) => packer.settle(&packs),
+            Err(e) => return Err(packer.poison(e)),
+        }
+        Ok(())
     }
 
-    fn store_pack(&self, class: Class, builder: PackBuilder) -> Result<Trailer> {
+    fn store_pack(&self, class: Class, builder: PackBuilder) -> Result<NewPack> {
         let (id, bytes, trailer) = builder.finish(class, &self.configuration.repository)?;
         self.backend.put(ObjectName::Pack(id), &bytes)?;
-        self.index.add_pack(id, bytes.len() as u64, self.opened, &trailer)?;
-        Ok(trailer)
+        Ok(NewPack { id, length: bytes.len() as u64, trailer })
     }
 
-    /// Links must be stored intact or be accepted before: closure holds by induction.
-    fn check_links(&self, record: &Record, packer: &Packer) -> Result<()> {
-        let settled: Vec<BlobId> = record.links.iter().filter(|link| !packer.ids.contains(link)).copied().collect();
-        let present = self.index.present(&settled)?;
-        match settled.iter().zip(present).find(|(_, present)| !present) {
-            Some((link, _)) => Err(Error::missing(format!("blob {link}, which blob {} links to,", record.id))),
-            None => Ok(()),
-        }
-    }
-
-    /// Reads one range that covers several records; falls back to one by one.
-    fn read_group(&self, group: &[(Place, usize)], ids: &[BlobId], out: &mut [Option<Result<Record>>]) {
-        let bounds = group.first().zip(group.last());
-        let bytes = bounds.and_then(|((first, _), (last, _))| {
-            let len = (last.offset - first.offset).checked_add(last.length)? as usize;
-            self.backend.get_range(ObjectName::Pack(first.pack), u64::from(first.offset), len).ok()
-        });
-        let start = group.first().map_or(0, |(place, _)| place.offset);
-        for (place, position) in group {
-            let Some((id, slot)) = ids.get(*position).zip(out.get_mut(*position)) else { continue };
-            let from = (place.offset - start) as usize;
-            let record = bytes
-                .as_ref()
-                .and_then(|bytes| bytes.get(from..from + place.length as usize))
-                .map(|bytes| self.parse(id, *place, bytes.to_vec()));
-            *slot = Some(match record {
-                Some(Ok(record)) => Ok(record),
-                _ => self.read_carefully(id),
-            });
-        }
-    }
-
-    fn parse(&self, id: &BlobId, place: Place, bytes: Vec<u8>) -> Result<Record> {
-        let damaged =
-            |reason: String| Error::corrupt(format!("blob {id} at {} of pack {}", place.offset, place.pack), reason);
-        match Record::parse(bytes, &self.configuration.repository) {
-            Ok(record) if record.id == *id => Ok(record),
-            Ok(_) => Err(damaged("its bytes do not match its id".into())),
-            Err(Error::Corrupt { reason, .. }) => Err(damaged(reason)),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// One record, doubting the index: where it says, else where it says after a pack was rewritten under us, else
-    /// where the pack's own trailer says.
-    fn read_carefully(&self, id: &BlobId) -> Result<Record> {
-        let mut failure = Error::missing(format!("blob {id}"));
-        for _ in 0..2 {
-            let Some(place) = self.index.locate(std::slice::from_ref(id))?.into_iter().flatten().next() else {
-                return Err(failure);
-            };
-            failure = match self.read_at(id, place) {
-                Ok(record) => return Ok(record),
-                Err(e) => e,
-            };
-            if let Some(entry) = self.entry_in_trailer(id, place.pack) {
-                let place = Place { pack: place.pack, offset: entry.0, length: entry.1 };
-                if let Ok(record) = self.read_at(id, place) {
-                    return Ok(record);
-                }
+    fn known_for(&self, tags: &[Tag], lease: Option<&Lease>) -> Result<Vec<Option<BlobId>>> {
+        let mut answers = vec![None; tags.len()];
+        if let Some(writing) = &self.writing {
+            let packer = lock(&writing.packer);
+            for (answer, tag) in answers.iter_mut().zip(tags) {
+                *answer = packer.by_tag.get(tag).copied();
             }
         }
-        Err(failure)
+        let settled = self.index.known(tags, lease)?;
+        for (answer, settled) in answers.iter_mut().zip(settled) {
+            *answer = answer.or(settled);
+        }
+        Ok(answers)
     }
 
-    fn read_at(&self, id: &BlobId, place: Place) -> Result<Record> {
-        let name = ObjectName::Pack(place.pack);
-        let bytes = self.backend.get_range(name, u64::from(place.offset), place.length as usize)?;
-        self.parse(id, place, bytes)
-    }
-
-    fn entry_in_trailer(&self, id: &BlobId, pack: PackId) -> Option<(u32, u32)> {
-        let length = self.index.packs().ok()?.iter().find(|row| row.id == pack)?.length;
-        let trailer = Trailer::read(&*self.backend, pack, length, &self.configuration.repository).ok()?;
-        trailer.entries.iter().find(|entry| entry.id == *id).map(|entry| (entry.offset, entry.length))
-    }
-
-    /// Positions of `ids` in storage order, grouped; those without a place come last, each alone.
-    fn groups(&self, ids: &[BlobId]) -> Result<Vec<Vec<(Place, usize)>>> {
-        let mut places: Vec<(Place, usize)> = Vec::with_capacity(ids.len());
-        for (position, place) in self.index.locate(ids)?.into_iter().enumerate() {
-            if let Some(place) = place {
-                places.push((place, position));
+    fn present_for(&self, ids: &[BlobId], lease: Option<&Lease>) -> Result<Vec<bool>> {
+        let mut answers = self.index.present(ids, lease)?;
+        if let Some(writing) = &self.writing {
+            let packer = lock(&writing.packer);
+            for (answer, id) in answers.iter_mut().zip(ids) {
+                *answer |= packer.ids.contains(id);
             }
         }
-        places.sort_unstable();
-        let mut groups: Vec<Vec<(Place, usize)>> = Vec::new();
-        for (place, position) in places {
-            let joins = groups.last().and_then(|group| group.first().zip(group.last())).is_some_and(
-                |((first, _), (last, _))| {
-                    let end = last.offset.saturating_add(last.length);
-                    first.pack == place.pack
-                        && place.offset.saturating_sub(end) <= GAP_BYTES_MAX
-                        && place.offset.saturating_add(place.length) - first.offset <= READ_BYTES_MAX
-                },
-            );
-            match groups.last_mut() {
-                Some(group) if joins => group.push((place, position)),
-                _ => groups.push(vec![(place, position)]),
+        Ok(answers)
+    }
+
+    fn put_for(&self, record: Record, capsule: &Capsule, lease: Option<&Lease>) -> Result<BlobId> {
+        self.accept(record, capsule, lease, |record, packer| {
+            let known = packer.by_tag.get(&record.tag).copied();
+            if known.is_some() {
+                Ok(known)
+            } else {
+                Ok(self.index.known(&[record.tag], lease)?.into_iter().flatten().next())
             }
-        }
-        Ok(groups)
-    }
-}
-
-impl Packer {
-    fn check(&self) -> Result<()> {
-        match &self.poisoned {
-            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
-            None => Ok(()),
-        }
-    }
-
-    fn builder(&mut self, class: Class) -> &mut PackBuilder {
-        match class {
-            Class::Data => &mut self.data,
-            Class::Node => &mut self.nodes,
-        }
-    }
-
-    /// What is to be stored next. Nodes never go before the data they link to.
-    fn take(&mut self, all: bool, target: usize) -> Result<Option<(Class, PackBuilder)>> {
-        self.check()?;
-        let nodes_due = all || self.nodes.len() >= target;
-        let data_due = nodes_due || self.data.len() >= target;
-        Ok(if data_due && !self.data.is_empty() {
-            Some((Class::Data, std::mem::take(&mut self.data)))
-        } else if nodes_due && !self.nodes.is_empty() {
-            Some((Class::Node, std::mem::take(&mut self.nodes)))
-        } else {
-            None
         })
     }
 
-    /// These are in the index now.
-    fn settle(&mut self, trailer: &Trailer) {
-        for entry in &trailer.entries {
-            self.ids.remove(&entry.id);
-            self.by_tag.remove(&entry.tag);
+    fn commit_for(&self, snapshot: &Snapshot, lease: Option<&Lease>) -> Result<()> {
+        self.flush()?;
+        if self.index.present(&[snapshot.summary.root.id], lease)? != [true] {
+            return Err(Error::missing(format!("the root of snapshot {}", snapshot.id)));
+        }
+        self.backend.put(ObjectName::Snapshot(snapshot.id), &snapshot.bytes)?;
+        // What this run stored may stand in for what was lost.
+        if self.index.has_damage()? { self.index.update_taint() } else { Ok(()) }
+    }
+
+    /// Links must be stored intact or be accepted before: closure holds by induction.
+    fn check_links(&self, record: &Record, packer: &Packer, lease: Option<&Lease>) -> Result<()> {
+        let settled: Vec<BlobId> = record.links.iter().filter(|link| !packer.ids.contains(link)).copied().collect();
+        let present = self.index.present(&settled, lease)?;
+        match settled.iter().zip(present).find(|(_, present)| !present) {
+            Some((link, _)) => Err(Error::missing(format!("blob {link}, which blob {} links to,", record.id))),
+            None => Ok(()),
         }
     }
 }
@@ -317,22 +286,11 @@ impl Store for Repository {
     }
 
     fn known(&self, tags: &[Tag]) -> Result<Vec<Option<BlobId>>> {
-        let mut answers = vec![None; tags.len()];
-        if let Some(writing) = &self.writing {
-            let packer = lock(&writing.packer);
-            for (answer, tag) in answers.iter_mut().zip(tags) {
-                *answer = packer.by_tag.get(tag).copied();
-            }
-        }
-        let settled = self.index.known(tags)?;
-        for (answer, settled) in answers.iter_mut().zip(settled) {
-            *answer = answer.or(settled);
-        }
-        Ok(answers)
+        self.known_for(tags, None)
     }
 
     fn present(&self, ids: &[BlobId]) -> Result<Vec<bool>> {
-        self.index.present(ids)
+        self.present_for(ids, None)
     }
 
     fn generation(&self) -> Result<[u8; 16]> {
@@ -344,29 +302,7 @@ impl Store for Repository {
     }
 
     fn put(&self, record: Record, capsule: &Capsule) -> Result<BlobId> {
-        let writing = self.writing()?;
-        let target = self.configuration.pack_bytes_target as usize;
-        loop {
-            let mut packer = lock(&writing.packer);
-            packer.check()?;
-            if let Some(id) = packer.by_tag.get(&record.tag) {
-                return Ok(*id);
-            }
-            let builder = packer.builder(record.class);
-            if builder.len() >= target || !builder.has_room_for(&record, capsule) {
-                drop(packer);
-                self.store_packs(writing, false)?;
-                continue;
-            }
-            if let Some(id) = self.index.known(&[record.tag])?.into_iter().flatten().next() {
-                return Ok(id);
-            }
-            self.check_links(&record, &packer)?;
-            packer.builder(record.class).push(&record, capsule)?;
-            packer.by_tag.insert(record.tag, record.id);
-            packer.ids.insert(record.id);
-            return Ok(record.id);
-        }
+        self.put_for(record, capsule, None)
     }
 
     fn flush(&self) -> Result<()> {
@@ -374,13 +310,7 @@ impl Store for Repository {
     }
 
     fn commit(&self, snapshot: &Snapshot) -> Result<()> {
-        self.flush()?;
-        if self.index.present(&[snapshot.summary.root.id])? != [true] {
-            return Err(Error::missing(format!("the root of snapshot {}", snapshot.id)));
-        }
-        self.backend.put(ObjectName::Snapshot(snapshot.id), &snapshot.bytes)?;
-        // What this run stored may stand in for what was lost.
-        if self.index.has_damage()? { self.index.update_taint() } else { Ok(()) }
+        self.commit_for(snapshot, None)
     }
 
     fn snapshots(&self) -> Result<Vec<(SnapshotId, Result<Snapshot>)>> {
@@ -421,31 +351,11 @@ impl Store for Repository {
     }
 
     fn arrange(&self, ids: &[BlobId]) -> Result<Vec<Vec<usize>>> {
-        let mut groups: Vec<Vec<usize>> = Vec::new();
-        let mut placed = vec![false; ids.len()];
-        for group in self.groups(ids)? {
-            let positions: Vec<usize> = group.into_iter().map(|(_, position)| position).collect();
-            for position in &positions {
-                if let Some(placed) = placed.get_mut(*position) {
-                    *placed = true;
-                }
-            }
-            groups.push(positions);
-        }
-        groups.extend(placed.iter().enumerate().filter(|(_, placed)| !**placed).map(|(position, _)| vec![position]));
-        Ok(groups)
+        self.grouped(ids)
     }
 
     fn read(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
-        let mut out: Vec<Option<Result<Record>>> = ids.iter().map(|_| None).collect();
-        for group in self.groups(ids)? {
-            self.read_group(&group, ids, &mut out);
-        }
-        Ok(out
-            .into_iter()
-            .zip(ids)
-            .map(|(r, id)| r.unwrap_or_else(|| Err(Error::missing(format!("blob {id}")))))
-            .collect())
+        self.records(ids)
     }
 
     fn capsule(&self, id: CapsuleId) -> Result<Capsule> {

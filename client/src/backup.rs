@@ -34,6 +34,8 @@ mod stream;
 
 mod saving;
 
+pub mod special;
+
 #[cfg(test)]
 mod testing;
 
@@ -42,7 +44,6 @@ mod tests;
 
 use crate::metadata::capture::Names;
 use crate::monitor::Monitor;
-use assemble::Assembler;
 use chunks::Chunks;
 use chunkstore::chunker::Chunker;
 use chunkstore::codec::Sealer;
@@ -50,7 +51,7 @@ use chunkstore::id::{RunId, SnapshotId};
 use chunkstore::key::WriteKey;
 use chunkstore::snapshot::{Totals, Writer};
 use chunkstore::store::Store;
-use chunkstore::tree::{Attributes, Entry, Node, Time, is_name};
+use chunkstore::tree::{Attributes, Content, Entry, Node, Time, is_name};
 use chunkstore::writer::{BlobWriter, TreeBuilder};
 use chunkstore::{Error, Result};
 use delta::Delta;
@@ -61,14 +62,15 @@ use given::Branch;
 use halt::Halt;
 use read::Reading;
 use saving::{Account, Saving, fact};
+use special::{Made, Tree};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use survey::Survey;
 use unchanged::Place;
-use walk::Walk;
 
 /// What every backup works with.
 pub struct Context<'a> {
@@ -119,6 +121,27 @@ pub enum StreamSource {
     Command(Vec<OsString>),
 }
 
+/// A program whose output is saved: watched while it is read, and judged at its end.
+pub struct Producer<'a> {
+    /// What messages call it.
+    pub name: String,
+    pub command: Command,
+    /// Sees all bytes, in order.
+    pub watch: &'a mut dyn FnMut(&[u8]),
+    /// Told how it ended and what it complained of last; an error means that nothing is committed.
+    pub judge: &'a mut dyn FnMut(ExitStatus, &[u8]) -> Result<Verdict>,
+}
+
+/// What a producer's output turned out to be.
+#[derive(Default, Debug)]
+pub struct Verdict {
+    pub facts: Vec<(String, Vec<u8>)>,
+    /// Each makes the snapshot incomplete; they were told to the monitor.
+    pub problems: u64,
+    /// Equal for equal contents where their bytes differ (a time in them, for instance).
+    pub sameness: Option<[u8; 32]>,
+}
+
 #[derive(Default, Debug)]
 pub struct Outcome {
     /// None for a dry run or an unchanged source.
@@ -145,16 +168,36 @@ pub struct Outcome {
 struct Report<'a> {
     monitor: &'a dyn Monitor,
     problems: AtomicU64,
+    /// Told later, or never: `None` if they are told at once.
+    held: Mutex<Option<Vec<(Vec<u8>, String)>>>,
 }
+
+/// So many problems are held back; those after them are told at once.
+const HELD_MAX: usize = 10_000;
 
 impl<'a> Report<'a> {
     fn new(monitor: &'a dyn Monitor) -> Report<'a> {
-        Report { monitor, problems: AtomicU64::new(0) }
+        Report { monitor, problems: AtomicU64::new(0), held: Mutex::new(None) }
     }
 
     fn problem(&self, item: &[u8], reason: &str) {
         self.problems.fetch_add(1, Ordering::Relaxed);
-        self.monitor.problem(item, reason);
+        match self.held.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(held) if held.len() < HELD_MAX => held.push((item.to_vec(), reason.to_owned())),
+            _ => self.monitor.problem(item, reason),
+        }
+    }
+
+    /// From now on problems are told only on [`Report::release`].
+    fn hold(&self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+    }
+
+    fn release(&self) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for (item, reason) in held.into_iter().flatten() {
+            self.monitor.problem(&item, &reason);
+        }
     }
 
     fn detail(&self, verb: &str, item: &[u8]) {
@@ -164,24 +207,35 @@ impl<'a> Report<'a> {
 
 /// Saves directory trees. Ends incomplete (problems > 0) rather than failing when some items cannot be read.
 pub fn files(context: &Context<'_>, request: &Request, options: &FilesOptions) -> Result<Outcome> {
-    let source = Source::new(options)?;
-    let saving = Saving::begin(context, request)?;
-    if let Some(expected) = saving.expected() {
-        let counters = context.monitor.counters();
-        counters.files_total.store(expected.files + expected.others, Ordering::Relaxed);
-        counters.bytes_total.store(expected.content_bytes, Ordering::Relaxed);
-    }
-    match save_files(context, request, &source, &saving, true) {
-        // Something that the change cache names has gone although nothing told of it: once more, asking for everything.
-        Err(Error::Missing { .. }) => save_files(context, request, &source, &saving, false),
-        outcome => outcome,
-    }
+    Source::new(options)?;
+    let made = special::compose(context, request, &|depot| {
+        let walked = depot.walk(&Tree { options, prepared: Vec::new(), keep: None })?;
+        Ok(Some(Made { walked, facts: Vec::new() }))
+    })?;
+    made.ok_or_else(|| Error::invalid("backup", "nothing was made"))
 }
 
 /// Saves a stream under `name` (a single file name), always reading it to the end.
 pub fn stream(context: &Context<'_>, request: &Request, name: &OsString, source: StreamSource) -> Result<Outcome> {
     let saving = Saving::begin(context, request)?;
-    save_stream(context, request, name.as_bytes(), &source, &saving)
+    save_stream(context, request, name.as_bytes(), &saving, &mut |reading| {
+        let mut verdict = Verdict::default();
+        if let StreamSource::Command(words) = &source {
+            verdict.facts.push(fact("command", stream::program(words)));
+        }
+        Ok((stream::read(&source, reading)?, verdict))
+    })
+}
+
+/// Saves what a program writes under `name` (a single file name), if it is judged to be whole.
+pub fn produced(
+    context: &Context<'_>,
+    request: &Request,
+    name: &OsString,
+    mut producer: Producer<'_>,
+) -> Result<Outcome> {
+    let saving = Saving::begin(context, request)?;
+    save_stream(context, request, name.as_bytes(), &saving, &mut |reading| stream::produce(&mut producer, reading))
 }
 
 /// What is to be saved, and what not.
@@ -205,83 +259,14 @@ impl<'a> Source<'a> {
         let (root, paths) = Branch::merge(&paths, &current)?;
         Ok(Source { options, root, paths, excludes: Excludes::new(options)? })
     }
-
-    fn facts(&self, outcome: &Outcome) -> Vec<(String, Vec<u8>)> {
-        let mut facts = vec![
-            fact("files.new", outcome.files_new),
-            fact("files.changed", outcome.files_changed),
-            fact("files.unchanged", outcome.files_unchanged),
-            fact("read.bytes", outcome.read_bytes),
-        ];
-        if !self.options.excludes.is_empty() {
-            facts.push(fact("excludes", self.options.excludes.join("\n")));
-        }
-        facts
-    }
-}
-
-fn save_files(
-    context: &Context<'_>,
-    request: &Request,
-    source: &Source<'_>,
-    saving: &Saving<'_>,
-    trust: bool,
-) -> Result<Outcome> {
-    let store = context.store;
-    let repository = store.configuration().repository;
-    let place = Place::new(context.cache_dir, &repository, &request.dataset, store.generation()?);
-    let mut cache = if request.dry_run { None } else { place.write() };
-    let outcome = with_session(context, request, |session| {
-        let mut walk = Walk::new(&source.root, &source.excludes, source.options.one_file_system, session.report)
-            .without(context.cache_dir);
-        if let Some(own) = context.repository_dir {
-            walk = walk.without(own);
-        }
-        let unchanged = place.read(store, trust);
-        let names = Names::load();
-        let reading = session.reading(&names);
-        let assembler = Assembler::new(session.chunks.writer, session.report, session.chunks.halt, cache.as_mut());
-        let (assembled, found) = pipeline::run(&reading, assembler, |outlets| {
-            Survey::new(walk, unchanged, &names, session.report, session.chunks.halt, outlets)
-        })?;
-        if found == 0 {
-            return Err(Error::invalid("paths", "none of those given exists"));
-        }
-        let outcome = Outcome {
-            files_new: assembled.files_new,
-            files_changed: assembled.files_changed,
-            files_unchanged: assembled.files_unchanged,
-            read_bytes: reading.read_bytes.load(Ordering::Relaxed),
-            ..Outcome::default()
-        };
-        let account = Account {
-            root: assembled.root,
-            totals: assembled.totals,
-            problems: session.report.problems.load(Ordering::Relaxed),
-            paths: source.paths.clone(),
-            facts: source.facts(&outcome),
-            is_latest: false,
-        };
-        saving.finish(session.chunks.writer, account, outcome)
-    });
-    match (cache, &outcome) {
-        (None, _) => (),
-        (Some(cache), Ok(_)) => place.commit(cache),
-        (Some(cache), Err(_)) => {
-            // What was stored helps the next run if it lasts; the error at hand says more than one of this.
-            let _ = store.flush();
-            place.abandon(cache);
-        }
-    }
-    outcome
 }
 
 fn save_stream(
     context: &Context<'_>,
     request: &Request,
     name: &[u8],
-    source: &StreamSource,
     saving: &Saving<'_>,
+    read: &mut dyn FnMut(&Reading<'_>) -> Result<(Content, Verdict)>,
 ) -> Result<Outcome> {
     if !is_name(name) {
         return Err(Error::invalid(String::from_utf8_lossy(name), "it is not the name of a file"));
@@ -289,7 +274,7 @@ fn save_stream(
     with_session(context, request, |session| {
         let names = Names::load();
         let reading = session.reading(&names);
-        let content = stream::read(source, &reading)?;
+        let (content, mut verdict) = read(&reading)?;
         let size = content.size();
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let attributes = Attributes {
@@ -305,23 +290,20 @@ fn save_stream(
         // Its time is that of the run; what is left tells whether there is anything new.
         let timeless =
             Entry { attributes: Attributes { modified: Time::default(), ..entry.attributes.clone() }, ..entry.clone() };
-        let held = *blake3::hash(&timeless.encode()).as_bytes();
+        let held = verdict.sameness.unwrap_or_else(|| *blake3::hash(&timeless.encode()).as_bytes());
         let configuration = context.store.configuration();
         let place = Place::new(context.cache_dir, &configuration.repository, &request.dataset, [0; 16]);
         let mut tree = TreeBuilder::new();
         let writer = session.chunks.writer;
         tree.push(name, &entry.encode(), &entry.links(), writer)?;
         let read_bytes = reading.read_bytes.load(Ordering::Relaxed);
-        let mut facts = vec![saving::fact("read.bytes", read_bytes)];
-        if let StreamSource::Command(words) = source {
-            facts.push(saving::fact("command", stream::program(words)));
-        }
+        verdict.facts.push(fact("read.bytes", read_bytes));
         let account = Account {
             root: tree.finish(writer)?,
             totals: Totals { files: 1, content_bytes: size, ..Totals::default() },
-            problems: session.report.problems.load(Ordering::Relaxed),
+            problems: session.report.problems.load(Ordering::Relaxed) + verdict.problems,
             paths: vec![name.to_vec()],
-            facts,
+            facts: verdict.facts,
             is_latest: saving.latest().and_then(|latest| place.read_stream(&latest)) == Some(held),
         };
         context.monitor.counters().files_done.fetch_add(1, Ordering::Relaxed);

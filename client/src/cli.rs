@@ -8,27 +8,33 @@ mod arguments;
 mod report;
 mod table;
 
+mod confirm;
 mod console;
 mod password;
 mod progress;
+mod question;
 mod walk;
 
 mod backup;
 mod check;
 mod completions;
+mod config;
 mod diff;
 mod dump;
 mod find;
 mod forget;
 mod init;
+mod join;
 mod key;
 mod ls;
 mod man;
 mod pin;
 mod prune;
 mod restore;
+mod run;
 mod snapshots;
 mod stats;
+mod status;
 mod tag;
 mod undelete;
 
@@ -36,11 +42,13 @@ pub use arguments::{Cli, Verb};
 
 use crate::error::{Error, Result};
 use crate::interrupts::Interrupts;
+use crate::jobs::{self, Mistake};
 use crate::settings::Settings;
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::ErrorKind as UsageKind;
 use console::Console;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 
 /// How a verb ended that did not fail with an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +58,8 @@ pub enum Exit {
     Failed,
     /// Done, but for items that were named.
     Incomplete,
+    /// A code of its own, told of already.
+    Ended(u8),
 }
 
 impl Exit {
@@ -58,6 +68,7 @@ impl Exit {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Incomplete => 3,
+            Exit::Ended(code) => code,
         }
     }
 
@@ -75,10 +86,24 @@ pub fn run(cli: &Cli) -> Result<Exit> {
     let interrupts = Interrupts::install()?;
     let root = rustix::process::geteuid().is_root();
     let settings = Settings::resolve(&cli.flags, &|name| std::env::var_os(name), root)?;
+    let settings = if cli.verb.needs_repository() { configured(settings)? } else { settings };
     let console = Console::new(settings, interrupts);
     let exit = dispatch(&console, &cli.verb)?;
     console.flush()?;
     Ok(exit)
+}
+
+/// What flags and environment leave open, the configuration file says, if there is one that may be read.
+fn configured(settings: Settings) -> Result<Settings> {
+    if !settings.is_open() {
+        return Ok(settings);
+    }
+    match jobs::config::load(&config::path()) {
+        Ok(loaded) => settings.or(&loaded.require(Mistake::is_general)?.defaults()),
+        Err(Error::NoConfiguration { .. }) => Ok(settings),
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(settings),
+        Err(error) => Err(error),
+    }
 }
 
 /// Says how it ended and gives the exit code.
@@ -96,7 +121,7 @@ pub fn conclude(result: Result<Exit>, json: bool) -> u8 {
 
 /// Prints help, or reports what is wrong with the arguments. Returns the exit code.
 pub fn conclude_usage(error: &clap::Error, arguments: &[OsString]) -> u8 {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(error.kind(), UsageKind::DisplayHelp | UsageKind::DisplayVersion) {
         return match error.print() {
             Ok(()) => 0,
             Err(source) => report::conclude(&Error::Output(source), false),
@@ -129,6 +154,9 @@ fn dispatch(console: &Console, verb: &Verb) -> Result<Exit> {
         Verb::Stats(arguments) => stats::run(console, arguments),
         Verb::Dump(arguments) => dump::run(console, arguments),
         Verb::Restore(arguments) => restore::run(console, arguments),
+        Verb::Run(arguments) => run::run(console, arguments),
+        Verb::Status(arguments) => status::run(console, arguments),
+        Verb::Config(arguments) => config::run(console, arguments),
         Verb::Check(arguments) => check::run(console, arguments),
         Verb::Forget(arguments) => forget::run(console, arguments),
         Verb::Prune(arguments) => prune::run(console, arguments),
@@ -136,6 +164,7 @@ fn dispatch(console: &Console, verb: &Verb) -> Result<Exit> {
         Verb::Unpin(arguments) => pin::run(console, arguments, false),
         Verb::Tag(arguments) => tag::run(console, arguments),
         Verb::Undelete(arguments) => undelete::run(console, arguments),
+        Verb::Join(arguments) => join::run(console, arguments),
         Verb::Key(arguments) => key::run(console, arguments),
         Verb::Completions(arguments) => completions::run(console, arguments),
         Verb::Man(arguments) => man::run(console, arguments),

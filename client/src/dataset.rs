@@ -11,6 +11,9 @@ const NAME_BYTES_MAX: usize = 100;
 pub enum Kind {
     Files,
     Stream,
+    Postgres,
+    Zodb,
+    Roundup,
 }
 
 impl Kind {
@@ -18,6 +21,9 @@ impl Kind {
         match self {
             Kind::Files => "files",
             Kind::Stream => "stream",
+            Kind::Postgres => "postgres",
+            Kind::Zodb => "zodb",
+            Kind::Roundup => "roundup",
         }
     }
 }

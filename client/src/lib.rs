@@ -20,9 +20,15 @@ pub mod names;
 
 pub mod interrupts;
 
+pub mod zodb;
+
 pub mod dataset;
 
 pub mod retention;
+
+pub mod session_files;
+
+pub mod servers;
 
 pub mod settings;
 
@@ -30,6 +36,14 @@ pub mod history;
 
 pub mod selection;
 
+pub mod remote;
+
 pub mod session;
+
+pub mod postgres;
+
+pub mod roundup;
+
+pub mod jobs;
 
 pub mod cli;

@@ -7,9 +7,13 @@ use crate::clock;
 use crate::dataset;
 use crate::error::{Error, Result};
 use crate::history::History;
+use crate::remote::{KeySlots, Link, Remote};
+use crate::servers::RemotePlace;
+use crate::session_files::{create_private, random, seed, write_private};
 use crate::settings::Settings;
 use chunkstore::backend::Backend;
 use chunkstore::backend::directory::Directory;
+use chunkstore::backend::simulated::Simulated;
 use chunkstore::codec::Opener;
 use chunkstore::configuration::Configuration;
 use chunkstore::id::{RepositoryId, RunId, SlotId};
@@ -18,10 +22,8 @@ use chunkstore::reader::Reader;
 use chunkstore::repository::{Access, Repository, read_configuration};
 use chunkstore::snapshot::Writer;
 use chunkstore::store::Store;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -35,10 +37,19 @@ pub enum Purpose {
 }
 
 pub struct Session {
-    pub repository: Arc<Repository>,
+    pub store: Arc<dyn Store>,
+    /// Where the key slots lie; on a server, nothing else.
+    pub objects: Arc<dyn Backend>,
     pub keys: Keys,
     /// The key slot that the credential opened; none for a write-only key.
     pub slot: Option<SlotId>,
+    home: Home,
+}
+
+/// Where the repository is.
+pub enum Home {
+    Here(Arc<Repository>),
+    Server(Arc<Remote>),
 }
 
 impl Session {
@@ -50,22 +61,45 @@ impl Session {
         purpose: Purpose,
         credential: &dyn Fn(&str) -> Result<Credential>,
     ) -> Result<Session> {
-        let (place, backend, configuration) = locate(settings)?;
-        let (slot, keys) = key::unlock_with_slot(&*backend, &configuration, &credential(&place)?)?;
-        let access = match purpose {
-            Purpose::Read => Access::Read,
-            Purpose::Write => Access::Write { holder: holder(verb), wait: settings.lock_wait },
+        let Located { place, objects, configuration, link } = locate(settings)?;
+        let (slot, keys) = key::unlock_with_slot(&*objects, &configuration, &credential(&place)?)?;
+        let home = match link {
+            Some(link) => Home::Server(Arc::new(Remote::new(link, configuration))),
+            None => {
+                let access = match purpose {
+                    Purpose::Read => Access::Read,
+                    Purpose::Write => Access::Write { holder: holder(verb), wait: settings.lock_wait },
+                };
+                Home::Here(Arc::new(Repository::open(settings.directory()?, access, clock::seconds())?))
+            }
         };
-        let repository = Repository::open(settings.directory()?, access, clock::seconds())?;
-        Ok(Session { repository: Arc::new(repository), keys, slot })
+        let store: Arc<dyn Store> = match &home {
+            Home::Here(repository) => Arc::<Repository>::clone(repository),
+            Home::Server(remote) => Arc::<Remote>::clone(remote),
+        };
+        Ok(Session { store, objects, keys, slot, home })
     }
 
     pub fn store(&self) -> &dyn Store {
-        &*self.repository
+        &*self.store
     }
 
     pub fn configuration(&self) -> &Configuration {
-        self.repository.configuration()
+        self.store.configuration()
+    }
+
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The repository itself, for what only the machine that keeps it can do; `instead` is what to do there.
+    pub fn here(&self, what: &str, instead: &str) -> Result<&Repository> {
+        match &self.home {
+            Home::Here(repository) => Ok(repository),
+            Home::Server(_) => {
+                Err(Error::refused(what, format!("the repository is kept by a server; there, {instead}")))
+            }
+        }
     }
 
     pub fn history(&self) -> Result<History> {
@@ -75,8 +109,7 @@ impl Session {
     /// Fails with a write-only key.
     pub fn reader(&self) -> Result<Reader> {
         let opener = Opener::new(&self.keys, self.configuration())?;
-        let store: Arc<dyn Store> = Arc::<Repository>::clone(&self.repository);
-        Ok(Reader::new(store, opener))
+        Ok(Reader::new(Arc::clone(&self.store), opener))
     }
 
     /// How new chunks that resemble stored ones are to be saved.
@@ -84,12 +117,12 @@ impl Session {
         if !settings.delta {
             return Ok(Deltas::Off);
         }
-        if self.keys.opening.is_none() {
+        // A base that is fetched from a server costs as much as it saves, and most clients of servers may only write.
+        if self.keys.opening.is_none() || matches!(self.home, Home::Server(_)) {
             return Ok(Deltas::Keep { bytes_max: settings.delta_cache_bytes });
         }
         let opener = Opener::new(&self.keys, self.configuration())?;
-        let store: Arc<dyn Store> = Arc::<Repository>::clone(&self.repository);
-        Ok(Deltas::Read(Reader::with_caches(store, opener, 0, BASES_BYTES)))
+        Ok(Deltas::Read(Reader::with_caches(Arc::clone(&self.store), opener, 0, BASES_BYTES)))
     }
 
     /// Where what may be lost about this repository is kept.
@@ -109,6 +142,9 @@ pub struct Created {
 
 /// Refuses a place that holds a repository, or anything else.
 pub fn require_vacant(settings: &Settings) -> Result<()> {
+    if let Some(place) = settings.remote()? {
+        return vacant_link(settings, place).map(|_| ());
+    }
     let path = settings.directory()?;
     let place = path.display().to_string();
     let entries = match path.read_dir() {
@@ -138,28 +174,69 @@ pub fn require_vacant(settings: &Settings) -> Result<()> {
 /// Makes the keys first and the configuration last: a repository exists once it can be opened.
 pub fn create(settings: &Settings, passphrase: &[u8]) -> Result<Created> {
     require_vacant(settings)?;
-    let path = settings.directory()?;
-    create_private(path)?;
     let now = clock::now();
     let configuration = Configuration::new(RepositoryId(random()?), now);
+    if let Some(place) = settings.remote()? {
+        // The keys are made here; the server gets what is sealed.
+        let slots = Simulated::new();
+        let recovery_key = add_keys(&slots, &configuration, passphrase, now)?;
+        vacant_link(settings, place)?.create(&configuration, &slots)?;
+        return Ok(Created { place: place.to_string(), configuration, recovery_key });
+    }
+    let path = settings.directory()?;
+    create_private(path)?;
     let backend: Arc<dyn Backend> = Arc::new(Directory::create(path)?);
-    let keys = Keys::generate(&configuration)?;
-    key::add_passphrase(&*backend, &configuration, &keys, passphrase, "first", now, hardness())?;
-    let (_, recovery_key) = key::add_recovery(&*backend, &configuration, &keys, now)?;
+    let recovery_key = add_keys(&*backend, &configuration, passphrase, now)?;
     Repository::create(&*backend, &configuration)?;
     Ok(Created { place: path.display().to_string(), configuration, recovery_key })
 }
 
-/// The repository's objects and configuration, without its keys.
-pub fn locate(settings: &Settings) -> Result<(String, Arc<dyn Backend>, Configuration)> {
+fn add_keys(
+    backend: &dyn Backend,
+    configuration: &Configuration,
+    passphrase: &[u8],
+    now: i64,
+) -> Result<Zeroizing<String>> {
+    let keys = Keys::generate(configuration)?;
+    key::add_passphrase(backend, configuration, &keys, passphrase, "first", now, hardness())?;
+    Ok(key::add_recovery(backend, configuration, &keys, now)?.1)
+}
+
+fn vacant_link(settings: &Settings, place: &RemotePlace) -> Result<Link> {
+    let link = Link::open(settings, place)?;
+    if link.configuration()?.is_some() {
+        return Err(chunkstore::Error::RepositoryExists { place: place.to_string() }.into());
+    }
+    Ok(link)
+}
+
+/// A repository's configuration and key slots, without its keys.
+pub struct Located {
+    pub place: String,
+    pub objects: Arc<dyn Backend>,
+    pub configuration: Configuration,
+    /// The way to the server that keeps it.
+    pub link: Option<Arc<Link>>,
+}
+
+pub fn locate(settings: &Settings) -> Result<Located> {
+    if let Some(place) = settings.remote()? {
+        let link = Arc::new(Link::open(settings, place)?);
+        let place = place.to_string();
+        let Some(configuration) = link.configuration()? else {
+            return Err(chunkstore::Error::NoRepository { place }.into());
+        };
+        let objects = Arc::new(KeySlots::new(Arc::clone(&link)));
+        return Ok(Located { place, objects, configuration, link: Some(link) });
+    }
     let path = settings.directory()?;
-    let backend: Arc<dyn Backend> = Arc::new(Directory::open(path)?);
+    let objects: Arc<dyn Backend> = Arc::new(Directory::open(path)?);
     let place = path.display().to_string();
-    let configuration = read_configuration(&*backend).map_err(|error| match error {
+    let configuration = read_configuration(&*objects).map_err(|error| match error {
         chunkstore::Error::NoRepository { .. } => chunkstore::Error::NoRepository { place: place.clone() },
         other => other,
     })?;
-    Ok((place, backend, configuration))
+    Ok(Located { place, objects, configuration, link: None })
 }
 
 /// How hard new passphrase slots are to try. Only debug builds can be asked for the cheap setting of tests.
@@ -170,11 +247,6 @@ pub fn hardness() -> Hardness {
 
 pub fn new_run() -> Result<RunId> {
     random().map(RunId)
-}
-
-/// A number to choose by, different each time.
-pub fn seed() -> Result<u64> {
-    random().map(u64::from_le_bytes)
 }
 
 /// This machine's identity, made when there is none.
@@ -203,27 +275,8 @@ pub fn writer(settings: &Settings) -> Result<Writer> {
     }
 }
 
-/// A new file that only its owner may read.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |error| Error::io("cannot create", path.display().to_string(), error);
-    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
-}
-
-fn create_private(dir: &Path) -> Result<()> {
-    let failed = |error| Error::io("cannot create", dir.display().to_string(), error);
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)
-}
-
 fn holder(verb: &str) -> String {
     format!("nightkeep {verb} (process {} on {})", std::process::id(), dataset::host())
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let failed = |error: getrandom::Error| Error::io("cannot read", "random numbers", std::io::Error::other(error));
-    getrandom::fill(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
-//! Flags and environment, resolved once: a flag beats its environment variable, the variable beats the default.
+//! Flags and environment, resolved once: a flag beats its environment variable, the variable beats the configuration file,
+//! that the default.
 //!
 //! Asks the environment through a function, so that it can be tested; touches no file.
 
 use crate::error::{Error, Result};
+use crate::servers::RemotePlace;
 use crate::units;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use zeroize::Zeroizing;
+
+const LOCK_WAIT: Duration = Duration::from_secs(300);
 
 /// The options of every verb, accepted before and after it.
 #[derive(clap::Args, Clone, Default, Debug)]
@@ -45,15 +49,15 @@ pub struct Flags {
     #[arg(long, global = true)]
     pub no_progress: bool,
 
-    /// How long to wait while another process writes to the repository: 30s, 5m, 1h
-    #[arg(long, global = true, value_name = "TIME", value_parser = wait, default_value = "5m", hide_default_value = false)]
+    /// How long to wait while another process writes to the repository: 30s, 5m, 1h [default: 5m]
+    #[arg(long, global = true, value_name = "TIME", value_parser = wait)]
     pub lock_wait: Option<Duration>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     Directory(PathBuf),
-    Remote(String),
+    Remote(RemotePlace),
 }
 
 /// Where the credential comes from.
@@ -77,6 +81,7 @@ pub struct Settings {
     pub verbose: u8,
     pub progress: bool,
     pub lock_wait: Duration,
+    lock_wait_given: bool,
     /// Change caches: may be lost.
     pub cache_dir: PathBuf,
     /// This machine's identity as a writer: if lost, a new one is made.
@@ -85,6 +90,14 @@ pub struct Settings {
     pub delta: bool,
     /// Bytes of such stored ones that are kept on this machine for a key that cannot read [NIGHTKEEP_DELTA_CACHE].
     pub delta_cache_bytes: u64,
+}
+
+/// What the configuration file says of them.
+#[derive(Clone, Default, Debug)]
+pub struct Defaults {
+    pub repository: Option<OsString>,
+    pub credential: Option<CredentialSource>,
+    pub lock_wait: Option<Duration>,
 }
 
 impl Settings {
@@ -107,7 +120,8 @@ impl Settings {
             quiet: flags.quiet,
             verbose: flags.verbose,
             progress: !flags.no_progress && !flags.quiet,
-            lock_wait: flags.lock_wait.unwrap_or(Duration::from_secs(300)),
+            lock_wait: flags.lock_wait.unwrap_or(LOCK_WAIT),
+            lock_wait_given: flags.lock_wait.is_some(),
             cache_dir: match variable("NIGHTKEEP_CACHE_DIR") {
                 Some(dir) => PathBuf::from(dir),
                 None => home("XDG_CACHE_HOME", ".cache", "/var/cache/nightkeep")?,
@@ -124,21 +138,66 @@ impl Settings {
         })
     }
 
+    /// The repository's place, if it is on a server.
+    pub fn remote(&self) -> Result<Option<&RemotePlace>> {
+        match &self.place {
+            None => Err(Error::NoRepositoryNamed),
+            Some(Place::Remote(place)) => Ok(Some(place)),
+            Some(Place::Directory(_)) => Ok(None),
+        }
+    }
+
+    /// The repository as it was named, for people.
+    pub fn place_shown(&self) -> String {
+        match &self.place {
+            None => "(none)".into(),
+            Some(Place::Remote(place)) => place.to_string(),
+            Some(Place::Directory(path)) => path.display().to_string(),
+        }
+    }
+
+    /// What neither a flag nor a variable said, the configuration file says.
+    pub fn or(mut self, defaults: &Defaults) -> Result<Settings> {
+        if let (None, Some(place)) = (&self.place, &defaults.repository) {
+            self.place = Some(Place::parse(place)?);
+        }
+        if let (CredentialSource::Prompt, Some(credential)) = (&self.credential, &defaults.credential) {
+            self.credential = credential.clone();
+        }
+        if let (false, Some(wait)) = (self.lock_wait_given, defaults.lock_wait) {
+            self.lock_wait = wait;
+        }
+        Ok(self)
+    }
+
+    /// Whether a repository is named.
+    pub fn is_placed(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Whether flags and variables leave open which repository or credential is meant.
+    pub fn is_open(&self) -> bool {
+        self.place.is_none() || self.credential == CredentialSource::Prompt
+    }
+
     /// The repository's directory.
     pub fn directory(&self) -> Result<&PathBuf> {
         match &self.place {
             None => Err(Error::NoRepositoryNamed),
-            Some(Place::Remote(place)) => Err(Error::RemoteUnsupported { place: place.clone() }),
+            Some(Place::Remote(place)) => Err(Error::argument(
+                format!("repository {place}"),
+                "it is on a server, not in a directory of this machine",
+            )),
             Some(Place::Directory(path)) => Ok(path),
         }
     }
 }
 
 impl Place {
-    fn parse(text: &OsString) -> Result<Place> {
+    pub fn parse(text: &OsString) -> Result<Place> {
         let bytes = text.as_bytes();
         if bytes.starts_with(b"quic://") {
-            return Ok(Place::Remote(text.to_string_lossy().into_owned()));
+            return RemotePlace::parse(&text.to_string_lossy()).map(Place::Remote);
         }
         if let Some(path) = bytes.strip_prefix(b"file://") {
             return Ok(Place::Directory(PathBuf::from(std::ffi::OsStr::from_bytes(path))));
@@ -252,11 +311,14 @@ mod tests {
         assert_eq!(place("/srv/b").unwrap(), Place::Directory("/srv/b".into()));
         assert_eq!(place("file:///srv/b").unwrap(), Place::Directory("/srv/b".into()));
         assert_eq!(place("odd:name").unwrap(), Place::Directory("odd:name".into()));
-        assert_eq!(place("quic://h:1/r").unwrap(), Place::Remote("quic://h:1/r".into()));
+        assert_eq!(
+            place("quic://h:1/r").unwrap(),
+            Place::Remote(RemotePlace { address: "h:1".into(), repository: "r".into() })
+        );
         assert!(place("s3://bucket").is_err());
         let flags = Flags { repository: Some("quic://h:1/r".into()), ..Flags::default() };
         let settings = resolve(&flags, &[("HOME", "/h")], false).unwrap();
-        assert!(matches!(settings.directory(), Err(Error::RemoteUnsupported { .. })));
+        assert!(matches!(settings.directory(), Err(Error::Argument { .. })));
         let unnamed = resolve(&Flags::default(), &[("HOME", "/h")], false).unwrap();
         assert!(matches!(unnamed.directory(), Err(Error::NoRepositoryNamed)));
     }

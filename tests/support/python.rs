@@ -1,7 +1,8 @@
-//! Runs the independent reader. It needs Debian's Python with three packages; without them its tests say so and
-//! do nothing, unless `CI` is set: there nothing may be missing.
+//! Runs the independent reader, and the applications that are saved. The reader needs Debian's Python with three packages, the
+//! applications an environment of their own; without them their tests say so and do nothing, unless `CI` is set: there
+//! nothing may be missing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::source::workspace;
@@ -17,6 +18,17 @@ pub fn available() -> bool {
     assert!(std::env::var_os("CI").is_none(), "the reader's Python packages are missing: run deploy/needs test");
     println!("SKIPPED: the reader's Python packages are missing: run deploy/needs test");
     false
+}
+
+/// The Python that has the applications; none, and aloud, if it was not made here.
+pub fn applications() -> Option<PathBuf> {
+    let python = workspace().join("target/python/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{} is missing: run deploy/needs test", python.display());
+    println!("SKIPPED: {} is missing: run deploy/needs test", python.display());
+    None
 }
 
 pub struct Reader<'a> {

@@ -1,6 +1,10 @@
 //! Rows from trailers: for packs just written and for packs found at opening.
+//!
+//! Many packs at a time, because what costs is the number of pages that a transaction touches: ids and tags are
+//! random, and their tables are written in ascending order.
 
-use super::{INTACT, Index, MISSING, TAINTED, blob_checksum, change_generation, key, link_checksum, set_meta, sql};
+use super::{INTACT, Index, MISSING, State, TAINTED};
+use super::{blob_checksum, change_generation, find, head, last_number, link_checksum, set_meta, sql};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, PackId};
 use crate::pack::{PackEntry, Trailer};
@@ -8,100 +12,148 @@ use crate::record::Class;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::collections::HashMap;
 
+/// So many rows are worth a transaction; its memory is about 200 bytes a row.
+pub const BATCH_ROWS: usize = 1 << 15;
+
+/// A durable pack that has no rows yet.
+pub struct NewPack {
+    pub id: PackId,
+    pub length: u64,
+    pub trailer: Trailer,
+}
+
+/// Numbers of blobs that were given rows in this transaction, and whether they may link further.
+type Numbered = HashMap<BlobId, (i64, bool)>;
+
 impl Index {
-    /// Rows of a pack that is durable. Every link must be known already or lie in the pack before its parent.
-    pub fn add_pack(&self, id: PackId, length: u64, stored: i64, trailer: &Trailer) -> Result<()> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("write"))?;
-        add_blobs(&transaction, id, length, stored, trailer)?;
-        add_links(&transaction, trailer)?;
-        transaction.commit().map_err(sql("write"))
+    /// Rows of packs that are durable, in one transaction. Every link must be known already, or lie in a pack before its
+    /// parent's or in the same one before its parent.
+    pub fn add_packs(&self, packs: &[NewPack], stored: i64) -> Result<()> {
+        self.write(|connection, state| {
+            let numbered = add_blobs(connection, state, packs, stored)?;
+            packs.iter().try_for_each(|pack| add_links(connection, state, &pack.trailer, &numbered))
+        })
     }
 
     /// Rows of packs that were found: first all blobs, then all links, so that the order of packs does not matter.
-    /// `trailer` is asked for twice for packs of nodes.
+    /// `trailer` is asked for twice for packs with links.
     pub fn adopt(
         &self,
         packs: &[(PackId, u64)],
         stored: i64,
         trailer: &mut dyn FnMut(PackId, u64) -> Result<Option<Trailer>>,
     ) -> Result<()> {
-        let mut nodes = Vec::new();
+        let mut linking = Vec::new();
+        let mut batch = Vec::new();
+        let mut rows = 0;
         for &(id, length) in packs {
-            let Some(found) = trailer(id, length)? else { continue };
-            let mut connection = self.lock();
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("write"))?;
-            add_blobs(&transaction, id, length, stored, &found)?;
-            transaction.commit().map_err(sql("write"))?;
-            if found.entries.iter().any(|entry| !entry.links.is_empty()) || found.class == Class::Node {
-                nodes.push((found.class as u8, id, length));
+            let Some(trailer) = trailer(id, length)? else { continue };
+            if trailer.entries.iter().any(|entry| !entry.links.is_empty()) || trailer.class == Class::Node {
+                linking.push((trailer.class as u8, id, length));
+            }
+            rows += trailer.entries.len();
+            batch.push(NewPack { id, length, trailer });
+            if rows >= BATCH_ROWS {
+                self.write(|connection, state| add_blobs(connection, state, &batch, stored))?;
+                batch.clear();
+                rows = 0;
             }
         }
-        nodes.sort_by_key(|(class, ..)| *class);
-        for (_, id, length) in nodes {
-            let Some(found) = trailer(id, length)? else { continue };
-            let mut connection = self.lock();
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("write"))?;
-            add_links(&transaction, &found)?;
-            transaction.commit().map_err(sql("write"))?;
+        self.write(|connection, state| add_blobs(connection, state, &batch, stored))?;
+        linking.sort_by_key(|(class, ..)| *class);
+        for (_, id, length) in linking {
+            let Some(trailer) = trailer(id, length)? else { continue };
+            self.write(|connection, state| add_links(connection, state, &trailer, &Numbered::new()))?;
         }
         self.update_taint()
     }
 
     /// Records that the objects of packs are gone: their blobs are missing from now on.
     pub fn drop_packs(&self, numbers: &[i64]) -> Result<()> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("write"))?;
-        let write = sql("write");
-        for number in numbers {
-            transaction.execute("UPDATE pack SET gone = 1 WHERE no = ?1", [number]).map_err(&write)?;
-            transaction.execute("UPDATE blob SET state = ?2 WHERE pack = ?1", [*number, MISSING]).map_err(&write)?;
-        }
-        change_generation(&transaction)?;
-        transaction.commit().map_err(write)
+        self.write(|connection, _| {
+            let write = sql("write");
+            for number in numbers {
+                connection.execute("UPDATE pack SET gone = 1 WHERE no = ?1", [number]).map_err(&write)?;
+                connection.execute("UPDATE blob SET state = ?2 WHERE pack = ?1", [*number, MISSING]).map_err(&write)?;
+            }
+            change_generation(connection)
+        })
+    }
+
+    /// One transaction.
+    pub(super) fn write<T>(&self, rows: impl FnOnce(&Connection, &State) -> Result<T>) -> Result<T> {
+        let state = self.lock();
+        let transaction = rusqlite::Transaction::new_unchecked(&state.connection, TransactionBehavior::Immediate)
+            .map_err(sql("write"))?;
+        let done = rows(&transaction, &state)?;
+        transaction.commit().map_err(sql("write"))?;
+        Ok(done)
     }
 }
 
-fn add_blobs(connection: &Connection, id: PackId, length: u64, stored: i64, trailer: &Trailer) -> Result<()> {
+fn add_blobs(connection: &Connection, state: &State, packs: &[NewPack], stored: i64) -> Result<Numbered> {
     let write = sql("write");
-    let pack = insert_pack(connection, id, length, stored, trailer)?;
+    let mut ids: Vec<&BlobId> = packs.iter().flat_map(|pack| &pack.trailer.entries).map(|entry| &entry.id).collect();
+    ids.sort_by_key(|id| head(&id.0));
+    let mut known: HashMap<&BlobId, (i64, i64)> = HashMap::new();
+    for id in ids {
+        if let Some(found) = find(connection, state, id)? {
+            known.insert(id, found);
+        }
+    }
+    let mut next = last_number(connection)? + 1;
+    let mut numbered = Numbered::new();
+    let (mut by_id, mut by_tag) = (Vec::new(), Vec::new());
+    for NewPack { id, length, trailer } in packs {
+        let pack = insert_pack(connection, *id, *length, stored, trailer)?;
+        add_capsules(connection, trailer)?;
+        let mut insert = connection
+            .prepare_cached(
+                "INSERT INTO blob(no, id, tag, pack, offset, length, state, checksum) VALUES(?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
+            )
+            .map_err(&write)?;
+        for entry in &trailer.entries {
+            // The first place of an id wins; a place that was lost is replaced.
+            match known.get_mut(&entry.id) {
+                Some((no, state)) if *state == MISSING => {
+                    replace_place(connection, *no, entry, pack)?;
+                    *state = INTACT;
+                    continue;
+                }
+                Some(_) => continue,
+                None if numbered.contains_key(&entry.id) => continue,
+                None => {}
+            }
+            let checksum = blob_checksum(next, &entry.id, &entry.tag, (pack, entry.offset, entry.length));
+            insert
+                .execute(params![next, &entry.id.0[..], &entry.tag.0[..], pack, entry.offset, entry.length, checksum])
+                .map_err(&write)?;
+            by_id.push((head(&entry.id.0), next));
+            by_tag.push((head(&entry.tag.0), next));
+            numbered.insert(entry.id, (next, trailer.class == Class::Node || !entry.links.is_empty()));
+            next += 1;
+        }
+    }
+    add_heads(connection, "INSERT INTO by_id(head, no) VALUES(?1, ?2)", by_id)?;
+    add_heads(connection, "INSERT INTO by_tag(head, no) VALUES(?1, ?2)", by_tag)?;
+    Ok(numbered)
+}
+
+fn add_heads(connection: &Connection, query: &str, mut heads: Vec<(i64, i64)>) -> Result<()> {
+    heads.sort_unstable();
+    let mut insert = connection.prepare_cached(query).map_err(sql("write"))?;
+    for (head, no) in heads {
+        insert.execute([head, no]).map_err(sql("write"))?;
+    }
+    Ok(())
+}
+
+fn add_capsules(connection: &Connection, trailer: &Trailer) -> Result<()> {
     for capsule in &trailer.capsules {
         connection
             .prepare_cached("INSERT OR IGNORE INTO capsule(id, bytes) VALUES(?1, ?2)")
             .and_then(|mut s| s.execute(params![&capsule.id.0[..], capsule.bytes]))
-            .map_err(&write)?;
-    }
-    let mut next: i64 = connection
-        .prepare_cached("SELECT coalesce(max(no), 0) + 1 FROM blob")
-        .and_then(|mut s| s.query_row([], |r| r.get(0)))
-        .map_err(&write)?;
-    let mut insert = connection
-        .prepare_cached(
-            "INSERT INTO blob(no, id_key, tag_key, id, tag, pack, offset, length, state, checksum) \
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9)",
-        )
-        .map_err(&write)?;
-    for entry in &trailer.entries {
-        if heals_or_repeats(connection, entry, pack)? {
-            continue;
-        }
-        let checksum = blob_checksum(next, &entry.id, &entry.tag, (pack, entry.offset, entry.length));
-        insert
-            .execute(params![
-                next,
-                key(&entry.id.0),
-                key(&entry.tag.0),
-                &entry.id.0[..],
-                &entry.tag.0[..],
-                pack,
-                entry.offset,
-                entry.length,
-                checksum
-            ])
-            .map_err(&write)?;
-        next += 1;
+            .map_err(sql("write"))?;
     }
     Ok(())
 }
@@ -129,59 +181,55 @@ pub(super) fn insert_pack(
         .map_err(sql("write"))
 }
 
-/// The first place of an id wins; a place that was lost is replaced.
-fn heals_or_repeats(connection: &Connection, entry: &PackEntry, pack: i64) -> Result<bool> {
-    let Some((no, state)) = find(connection, &entry.id)? else { return Ok(false) };
-    if state == MISSING {
-        let checksum = blob_checksum(no, &entry.id, &entry.tag, (pack, entry.offset, entry.length));
-        connection
-            .execute(
-                "UPDATE blob SET pack = ?2, offset = ?3, length = ?4, state = 0, checksum = ?5 WHERE no = ?1",
-                params![no, pack, entry.offset, entry.length, checksum],
-            )
-            .map_err(sql("write"))?;
-    }
-    Ok(true)
-}
-
-fn find(connection: &Connection, id: &BlobId) -> Result<Option<(i64, i64)>> {
+/// The blob lies here now, whole.
+pub(super) fn replace_place(connection: &Connection, no: i64, entry: &PackEntry, pack: i64) -> Result<()> {
+    let checksum = blob_checksum(no, &entry.id, &entry.tag, (pack, entry.offset, entry.length));
     connection
-        .prepare_cached("SELECT no, state FROM blob WHERE id_key = ?1 AND id = ?2")
-        .and_then(|mut s| s.query_row(params![key(&id.0), &id.0[..]], |r| Ok((r.get(0)?, r.get(1)?))).optional())
-        .map_err(sql("read"))
+        .prepare_cached(
+            "UPDATE blob SET pack = ?2, offset = ?3, length = ?4, checksum = ?5, \
+             state = CASE state WHEN 1 THEN 0 ELSE state END WHERE no = ?1",
+        )
+        .and_then(|mut s| s.execute(params![no, pack, entry.offset, entry.length, checksum]))
+        .map(|_| ())
+        .map_err(sql("write"))
 }
 
 /// A child as the link table writes it: number * 2 + (1 if it may link further). Packs of data come before packs of nodes, so
 /// a delta's own links are known here.
-fn child_number(connection: &Connection, id: &BlobId) -> Result<Option<(i64, i64)>> {
-    connection
+fn child_number(connection: &Connection, state: &State, id: &BlobId) -> Result<Option<(i64, i64)>> {
+    let Some((no, child_state)) = find(connection, state, id)? else { return Ok(None) };
+    let has_links: bool = connection
         .prepare_cached(
-            "SELECT blob.no * 2 + (coalesce(pack.class, 0) OR EXISTS(SELECT 1 FROM link WHERE parent = blob.no)), blob.state \
-             FROM blob LEFT JOIN pack ON pack.no = blob.pack WHERE blob.id_key = ?1 AND blob.id = ?2",
+            "SELECT coalesce(pack.class, 0) OR EXISTS(SELECT 1 FROM link WHERE parent = blob.no) \
+             FROM blob LEFT JOIN pack ON pack.no = blob.pack WHERE blob.no = ?1",
         )
-        .and_then(|mut s| {
-            s.query_row(params![key(&id.0), &id.0[..]], |r| Ok((r.get(0)?, r.get(1)?))).optional()
-        })
-        .map_err(sql("read"))
+        .and_then(|mut s| s.query_row([no], |r| r.get(0)).optional())
+        .map_err(sql("read"))?
+        .unwrap_or(true);
+    Ok(Some((no * 2 + i64::from(has_links), child_state)))
 }
 
-fn add_links(connection: &Connection, trailer: &Trailer) -> Result<()> {
+fn add_links(connection: &Connection, state: &State, trailer: &Trailer, numbered: &Numbered) -> Result<()> {
     let mut seen: HashMap<BlobId, i64> = HashMap::new();
     let mut dangling = false;
     for entry in &trailer.entries {
         if trailer.class == Class::Data && entry.links.is_empty() {
             continue;
         }
-        let Some((parent, state)) = find(connection, &entry.id)? else {
+        let fresh = numbered.get(&entry.id).map(|(no, _)| (*no, INTACT));
+        let Some((parent, parent_state)) =
+            fresh.map_or_else(|| find(connection, state, &entry.id), |fresh| Ok(Some(fresh)))?
+        else {
             return Err(Error::corrupt("the index", format!("blob {} has no row", entry.id)));
         };
         let mut children = Vec::with_capacity(entry.links.len() * 8);
         let mut whole = true;
         for link in &entry.links {
-            let number = match seen.get(link) {
-                Some(number) => *number,
-                None => {
-                    let (number, state) = child_number(connection, link)?.unwrap_or((0, MISSING));
+            let number = match (seen.get(link), numbered.get(link)) {
+                (Some(number), _) => *number,
+                (None, Some((no, has_links))) => no * 2 + i64::from(*has_links),
+                (None, None) => {
+                    let (number, state) = child_number(connection, state, link)?.unwrap_or((0, MISSING));
                     whole &= state == INTACT;
                     number
                 }
@@ -193,7 +241,7 @@ fn add_links(connection: &Connection, trailer: &Trailer) -> Result<()> {
         }
         seen.insert(entry.id, parent * 2 + 1);
         insert_link(connection, parent, &children)?;
-        if !whole && state == INTACT {
+        if !whole && parent_state == INTACT {
             connection.execute("UPDATE blob SET state = ?2 WHERE no = ?1", [parent, TAINTED]).map_err(sql("write"))?;
         }
     }

@@ -1,10 +1,14 @@
 //! Blobs that are lost, and the nodes above them: neither counts as known, so that the next backup stores them again.
 
-use super::{Index, MISSING, TAINTED, change_generation, key, link_checksum, set_meta, sql};
+use super::numbers::Numbers;
+use super::{Index, MISSING, TAINTED, change_generation, find, head, link_checksum, set_meta, sql};
 use crate::error::{Error, Result};
-use crate::id::{BlobId, PackId};
-use rusqlite::{Connection, TransactionBehavior, params};
+use crate::id::{BlobId, PackId, Tag};
+use rusqlite::{Connection, params};
 use std::collections::HashSet;
+
+/// While this is set, rows that a sweep removes may be gone without those that link to them.
+pub(super) const SWEEPING: &str = "sweeping";
 
 /// A blob whose bytes are lost here.
 #[derive(Clone, Debug)]
@@ -29,8 +33,9 @@ pub struct ExpectedBlob {
 impl Index {
     /// The rows of a pack, by offset.
     pub fn entries_of(&self, pack: i64) -> Result<Vec<ExpectedBlob>> {
-        let connection = self.lock();
-        let mut statement = connection
+        let state = self.lock();
+        let mut statement = state
+            .connection
             .prepare_cached("SELECT id, offset, length, state = 1 FROM blob WHERE pack = ?1 ORDER BY offset")
             .map_err(sql("read"))?;
         let rows = statement
@@ -43,105 +48,108 @@ impl Index {
 
     /// Records that these blobs are there after all.
     pub fn set_found(&self, ids: &[BlobId]) -> Result<()> {
-        {
-            let connection = self.lock();
-            for id in ids {
-                connection
-                    .prepare_cached("UPDATE blob SET state = 0 WHERE id_key = ?1 AND id = ?2 AND state = 1")
-                    .and_then(|mut s| s.execute(params![key(&id.0), &id.0[..]]))
-                    .map_err(sql("write"))?;
-            }
-        }
+        self.set_state(ids, "UPDATE blob SET state = 0 WHERE no = ?1 AND state = 1")?;
         if ids.is_empty() { Ok(()) } else { self.update_taint() }
     }
 
     /// Records that these blobs are lost, and taints what stands above them. Answers how many were not known to be.
     pub fn set_missing(&self, ids: &[BlobId]) -> Result<usize> {
-        let mut changed = 0;
-        {
-            let mut connection = self.lock();
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("write"))?;
-            for id in ids {
-                changed += transaction
-                    .prepare_cached("UPDATE blob SET state = 1 WHERE id_key = ?1 AND id = ?2 AND state != 1")
-                    .and_then(|mut s| s.execute(params![key(&id.0), &id.0[..]]))
-                    .map_err(sql("write"))?;
-            }
-            transaction.commit().map_err(sql("write"))?;
-        }
+        let changed = self.set_state(ids, "UPDATE blob SET state = 1 WHERE no = ?1 AND state != 1")?;
         self.update_taint()?;
         Ok(changed)
     }
 
+    fn set_state(&self, ids: &[BlobId], update: &str) -> Result<usize> {
+        self.write(|connection, state| {
+            let mut changed = 0;
+            for id in ids {
+                let Some((no, _)) = find(connection, state, id)? else { continue };
+                changed += connection.prepare_cached(update).and_then(|mut s| s.execute([no])).map_err(sql("write"))?;
+            }
+            Ok(changed)
+        })
+    }
+
     /// All lost blobs that have a row.
     pub fn lost(&self) -> Result<Vec<LostBlob>> {
-        let connection = self.lock();
-        let mut statement = connection
+        let state = self.lock();
+        let mut statement = state
+            .connection
             .prepare(
-                "SELECT id, (SELECT name FROM pack WHERE no = lost.pack), EXISTS(SELECT 1 FROM blob AS other \
-                 WHERE other.tag_key = lost.tag_key AND other.tag = lost.tag AND other.state = 0) \
-                 FROM blob AS lost WHERE state = 1",
+                "SELECT id, tag, (SELECT name FROM pack WHERE no = blob.pack) FROM blob WHERE state != 0 AND state = 1",
             )
             .map_err(sql("read"))?;
         let rows = statement
-            .query_map([], |r| {
-                Ok(LostBlob { id: BlobId(r.get(0)?), pack: r.get::<_, Option<_>>(1)?.map(PackId), replaced: r.get(2)? })
-            })
+            .query_map([], |r| Ok((BlobId(r.get(0)?), Tag(r.get(1)?), r.get::<_, Option<_>>(2)?.map(PackId))))
             .map_err(sql("read"))?;
-        rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))
+        let mut lost = Vec::new();
+        for row in rows {
+            let (id, tag, pack) = row.map_err(sql("read"))?;
+            lost.push(LostBlob { id, pack, replaced: is_replaced(&state.connection, &tag)? });
+        }
+        Ok(lost)
     }
 
     /// Ids of the nodes from which a lost blob can be reached.
     pub fn tainted(&self) -> Result<HashSet<BlobId>> {
-        let connection = self.lock();
-        let mut statement = connection.prepare("SELECT id FROM blob WHERE state = 2").map_err(sql("read"))?;
+        let state = self.lock();
+        let query = "SELECT id FROM blob WHERE state != 0 AND state = 2";
+        let mut statement = state.connection.prepare(query).map_err(sql("read"))?;
         let rows = statement.query_map([], |r| r.get(0).map(BlobId)).map_err(sql("read"))?;
         rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))
     }
 
-    /// Taints exactly the nodes above lost blobs that no equal content replaces. Cheap when nothing is lost. Changes the
-    /// generation if any state changed.
+    /// Taints exactly the nodes above lost blobs that no equal content replaces, and above rows that a sweep which did not
+    /// end has removed. Cheap when nothing is lost. Changes the generation if any state changed.
     pub fn update_taint(&self) -> Result<()> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("write"))?;
-        let before = numbers(&transaction, "SELECT no FROM blob WHERE state = 2")?;
-        let lost = numbers(&transaction, LOST_WITHOUT_REPLACEMENT)?;
-        let dangling = super::meta(&transaction, "dangling")?.is_some();
-        if before.is_empty() && lost.is_empty() && !dangling {
-            return transaction.commit().map_err(sql("write"));
-        }
-        let (tainted, still_dangling) = ancestors(&transaction, lost)?;
-        if tainted != before {
-            transaction.execute("UPDATE blob SET state = 0 WHERE state = 2", []).map_err(sql("write"))?;
-            for no in &tainted {
-                transaction
-                    .prepare_cached("UPDATE blob SET state = ?2 WHERE no = ?1 AND state = 0")
-                    .and_then(|mut s| s.execute([*no, TAINTED]))
-                    .map_err(sql("write"))?;
+        self.write(|connection, _| {
+            let before = numbers(connection, "SELECT no FROM blob WHERE state != 0 AND state = 2")?;
+            let lost = lost_without_replacement(connection)?;
+            let dangling = super::meta(connection, "dangling")?.is_some();
+            let existing = match super::meta(connection, SWEEPING)? {
+                Some(_) => Some(existing(connection)?),
+                None => None,
+            };
+            if before.is_empty() && lost.is_empty() && !dangling && existing.is_none() {
+                return Ok(());
             }
-        }
-        if dangling && !still_dangling {
-            transaction.execute("DELETE FROM meta WHERE key = 'dangling'", []).map_err(sql("write"))?;
-        } else if still_dangling {
-            set_meta(&transaction, "dangling", b"1")?;
-        }
-        change_generation(&transaction)?;
-        transaction.commit().map_err(sql("write"))
+            let (tainted, still_dangling) = ancestors(connection, lost, existing.as_ref())?;
+            if tainted != before {
+                connection
+                    .execute("UPDATE blob SET state = 0 WHERE state != 0 AND state = 2", [])
+                    .map_err(sql("write"))?;
+                for no in &tainted {
+                    connection
+                        .prepare_cached("UPDATE blob SET state = ?2 WHERE no = ?1 AND state = 0")
+                        .and_then(|mut s| s.execute([*no, TAINTED]))
+                        .map_err(sql("write"))?;
+                }
+            }
+            if dangling && !still_dangling {
+                connection.execute("DELETE FROM meta WHERE key = 'dangling'", []).map_err(sql("write"))?;
+            } else if still_dangling {
+                set_meta(connection, "dangling", b"1")?;
+            }
+            change_generation(connection)
+        })
+    }
+
+    /// Whether a sweep was begun that did not end.
+    pub fn was_sweeping(&self) -> Result<bool> {
+        Ok(self.meta(SWEEPING)?.is_some())
     }
 
     /// True if anything is lost, or linked to without a row.
     pub fn has_damage(&self) -> Result<bool> {
-        let connection = self.lock();
-        let lost: bool = connection
-            .query_row("SELECT EXISTS(SELECT 1 FROM blob WHERE state != 0)", [], |r| r.get(0))
+        let state = self.lock();
+        let lost: bool = state
+            .connection
+            .prepare_cached("SELECT EXISTS(SELECT 1 FROM blob WHERE state != 0)")
+            .and_then(|mut s| s.query_row([], |r| r.get(0)))
             .map_err(sql("read"))?;
-        Ok(lost || super::meta(&connection, "dangling")?.is_some())
+        Ok(lost || super::meta(&state.connection, "dangling")?.is_some())
     }
 }
-
-const LOST_WITHOUT_REPLACEMENT: &str = "SELECT no FROM blob AS lost WHERE state = 1 AND NOT EXISTS(SELECT 1 FROM blob AS other \
-    WHERE other.tag_key = lost.tag_key AND other.tag = lost.tag AND other.state = 0)";
 
 fn numbers(connection: &Connection, query: &str) -> Result<HashSet<i64>> {
     let mut statement = connection.prepare_cached(query).map_err(sql("read"))?;
@@ -149,9 +157,43 @@ fn numbers(connection: &Connection, query: &str) -> Result<HashSet<i64>> {
     rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))
 }
 
-/// All nodes above `lost` or above a child without a row (and whether there is such a child): repeats until nothing is added,
-/// since parents may stand before their children after a rebuild.
-fn ancestors(connection: &Connection, lost: HashSet<i64>) -> Result<(HashSet<i64>, bool)> {
+fn lost_without_replacement(connection: &Connection) -> Result<HashSet<i64>> {
+    let mut statement =
+        connection.prepare_cached("SELECT no, tag FROM blob WHERE state != 0 AND state = 1").map_err(sql("read"))?;
+    let rows = statement.query_map([], |r| Ok((r.get(0)?, Tag(r.get(1)?)))).map_err(sql("read"))?;
+    let mut lost = HashSet::new();
+    for row in rows {
+        let (no, tag) = row.map_err(sql("read"))?;
+        if !is_replaced(connection, &tag)? {
+            lost.insert(no);
+        }
+    }
+    Ok(lost)
+}
+
+/// Whether an intact blob holds this content.
+fn is_replaced(connection: &Connection, tag: &Tag) -> Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM by_tag CROSS JOIN blob USING(no) WHERE head = ?1 AND tag = ?2 AND state = 0")
+        .and_then(|mut s| s.exists(params![head(&tag.0), &tag.0[..]]))
+        .map_err(sql("read"))
+}
+
+/// Blobs that can still be found by their id.
+fn existing(connection: &Connection) -> Result<Numbers> {
+    let mut statement =
+        connection.prepare("SELECT no FROM by_id CROSS JOIN blob USING(no) ORDER BY head").map_err(sql("read"))?;
+    let mut rows = statement.query([]).map_err(sql("read"))?;
+    let mut existing = Numbers::default();
+    while let Some(row) = rows.next().map_err(sql("read"))? {
+        existing.insert(row.get(0).map_err(sql("read"))?);
+    }
+    Ok(existing)
+}
+
+/// All nodes above `lost`, above a child without a row (and whether there is such a child) or above one that is not among
+/// `existing`: repeats until nothing is added, since parents may stand before their children after a rebuild.
+fn ancestors(connection: &Connection, lost: HashSet<i64>, existing: Option<&Numbers>) -> Result<(HashSet<i64>, bool)> {
     let mut reached = lost.clone();
     let mut dangling = false;
     loop {
@@ -168,8 +210,9 @@ fn ancestors(connection: &Connection, lost: HashSet<i64>) -> Result<(HashSet<i64
                 return Err(Error::corrupt("the index", "a row of links is damaged"));
             }
             for child in child_numbers(&children) {
+                let is_gone = child.no == 0 || existing.is_some_and(|existing| !existing.contains(child.no));
                 dangling |= child.no == 0;
-                if child.no == 0 || reached.contains(&child.no) {
+                if is_gone || reached.contains(&child.no) {
                     reached.insert(parent);
                 }
             }

@@ -1,48 +1,25 @@
 //! What garbage collection asks of the index: which blobs are reachable, how full each pack is, and their removal.
 //!
-//! Memory: two bits a blob and a few words a pack. Every row that a deletion depends on is checked first; a row that
-//! does not fit stops the collection before anything is removed.
+//! Looking (a [`Survey`]) happens on a connection of its own, on the state of one moment; deciding takes the index's lock
+//! for a moment; removing is many short transactions. Memory: a bit a blob and a few words a pack. Every row that a deletion
+//! depends on is checked first; a row that does not fit stops the collection before anything is removed.
 
-use super::adopt::insert_pack;
-use super::damage::child_numbers;
-use super::{Index, MISSING, blob_checksum, change_generation, key, link_checksum, sql};
+use super::adopt::{NewPack, insert_pack, replace_place};
+use super::damage::{SWEEPING, child_numbers};
+use super::lease::{Condemned, Lease};
+use super::numbers::Numbers;
+use super::{Index, MISSING, PackRow, State};
+use super::{
+    blob_checksum, change_generation, configure, find, head, last_number, link_checksum, packs, set_meta, sql,
+};
 use crate::error::{Error, Result};
-use crate::id::{BlobId, PackId, Tag};
-use crate::pack::Trailer;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use crate::id::{BlobId, Tag};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// A set of blob numbers.
-pub struct Marks {
-    words: Vec<u64>,
-    pub count: u64,
-}
-
-impl Marks {
-    fn new(numbers: i64) -> Marks {
-        let words = usize::try_from(numbers / 64 + 1).unwrap_or(usize::MAX);
-        Marks { words: vec![0; words], count: 0 }
-    }
-
-    /// False if it was there already, or is out of range.
-    fn insert(&mut self, no: i64) -> bool {
-        let (word, bit) = position(no);
-        let Some(word) = self.words.get_mut(word) else { return false };
-        let fresh = *word & bit == 0;
-        *word |= bit;
-        self.count += u64::from(fresh);
-        fresh
-    }
-
-    pub fn contains(&self, no: i64) -> bool {
-        let (word, bit) = position(no);
-        self.words.get(word).is_some_and(|word| word & bit != 0)
-    }
-}
-
-fn position(no: i64) -> (usize, u64) {
-    (usize::try_from(no / 64).unwrap_or(usize::MAX), 1 << no.rem_euclid(64))
-}
+/// Rows that one transaction of a sweep looks at.
+const STEP_ROWS: i64 = 20_000;
 
 /// What of a pack is reachable.
 #[derive(Clone, Copy, Default, Debug)]
@@ -62,46 +39,221 @@ pub struct LiveRow {
     pub length: u32,
 }
 
+/// The index as it was at one moment, on a connection of its own.
+pub struct Survey {
+    connection: Connection,
+    leases: Vec<Arc<Lease>>,
+    pub last: i64,
+}
+
+/// Until it is dropped, leases are kept and what was condemned stays hidden.
+pub struct Collecting<'a> {
+    index: &'a Index,
+}
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.index.lock();
+        state.collecting = false;
+        // Rows may be half gone if the sweep failed: then they stay hidden until the next one.
+        if !matches!(super::meta(&state.connection, SWEEPING), Ok(Some(_)) | Err(_)) {
+            state.condemned = None;
+        }
+        for lease in std::mem::take(&mut state.released) {
+            state.leases.retain(|other| !Arc::ptr_eq(other, &lease));
+        }
+    }
+}
+
 impl Index {
-    /// Everything reachable from the roots or from a blob of these packs, and the roots that have no row. A lost blob stands for every blob of equal
-    /// content. A child without a row has nothing to keep.
-    pub fn mark(&self, roots: &[BlobId], packs: &[i64]) -> Result<(Marks, Vec<BlobId>)> {
-        let connection = self.lock();
-        let last: i64 =
-            connection.query_row("SELECT coalesce(max(no), 0) FROM blob", [], |r| r.get(0)).map_err(sql("read"))?;
-        let mut marks = Marks::new(last);
-        let lost_exist = connection
-            .query_row("SELECT EXISTS(SELECT 1 FROM blob WHERE state = 1)", [], |r| r.get(0))
+    /// Begins a collection: before the snapshots are listed that are to be its roots. One at a time.
+    pub fn collect(&self) -> Result<Collecting<'_>> {
+        let mut state = self.lock();
+        if state.collecting {
+            return Err(Error::invalid("a collection", "another one is under way"));
+        }
+        state.collecting = true;
+        Ok(Collecting { index: self })
+    }
+
+    pub fn survey(&self) -> Result<Survey> {
+        let leases = self.lock().leases.clone();
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(sql("open"))?;
+        configure(&connection)?;
+        connection.execute_batch("BEGIN").map_err(sql("read"))?;
+        let last = last_number(&connection)?;
+        Ok(Survey { connection, leases, last })
+    }
+
+    /// Decides: of the blobs up to `last`, what is neither marked nor held by a lease is to go, and is not known from now on.
+    pub fn condemn(&self, marks: Numbers, last: i64) -> Result<Arc<Condemned>> {
+        let mut state = self.lock();
+        let mut marking = Marking::new(&state.connection, marks)?;
+        let newest = last_number(&state.connection)?;
+        for lease in &state.leases {
+            marking.lease(lease, newest)?;
+        }
+        let condemned = Arc::new(Condemned { live: marking.marks, last });
+        self.begin_sweep(&state)?;
+        state.condemned = Some(Arc::clone(&condemned));
+        Ok(condemned)
+    }
+
+    fn begin_sweep(&self, state: &State) -> Result<()> {
+        let transaction = state.connection.unchecked_transaction().map_err(sql("write"))?;
+        set_meta(&transaction, SWEEPING, b"1")?;
+        change_generation(&transaction)?;
+        transaction.commit().map_err(sql("write"))
+    }
+
+    /// The live rows of a pack, by offset: also of blobs that are thought lost, since reading them again tells.
+    pub fn live_rows(&self, pack: i64) -> Result<Vec<LiveRow>> {
+        let state = self.lock();
+        let mut statement = state
+            .connection
+            .prepare_cached("SELECT no, id, offset, length FROM blob WHERE pack = ?1 ORDER BY offset")
             .map_err(sql("read"))?;
-        let mut open: Vec<i64> = Vec::new();
-        let mut unknown = Vec::new();
-        for root in roots {
-            match number_of(&connection, root)? {
-                Some(no) => push(&connection, &mut marks, &mut open, no, lost_exist)?,
-                None => unknown.push(*root),
+        let rows = statement
+            .query_map([pack], |r| {
+                Ok((r.get::<_, i64>(0)?, LiveRow { id: BlobId(r.get(1)?), offset: r.get(2)?, length: r.get(3)? }))
+            })
+            .map_err(sql("read"))?;
+        let mut live = Vec::new();
+        for row in rows {
+            let (no, row) = row.map_err(sql("read"))?;
+            if !state.is_condemned(no) {
+                live.push(row);
             }
         }
-        close(&connection, &mut marks, &mut open, lost_exist)?;
+        Ok(live)
+    }
+
+    /// Records that blobs lie in this pack from now on (which an earlier, interrupted run may have stored); nothing else
+    /// changes.
+    pub fn move_blobs(&self, copy: &NewPack, stored: i64) -> Result<()> {
+        self.write(|connection, state| {
+            let pack = insert_pack(connection, copy.id, copy.length, stored, &copy.trailer)?;
+            for entry in &copy.trailer.entries {
+                let (no, _) = find(connection, state, &entry.id)?
+                    .ok_or_else(|| Error::corrupt("the index", format!("blob {} has no row", entry.id)))?;
+                replace_place(connection, no, entry, pack)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes the rows of the condemned and of the given packs, in many transactions, the last of which is durable when
+    /// this returns. Tags go first, so that nothing is answered that cannot be linked to any more; a stop in between is
+    /// noticed by [`Index::update_taint`]. A lost blob that is still linked to keeps its row, without a place.
+    pub fn sweep(&self, packs: &[i64]) -> Result<()> {
+        self.sweep_heads("by_tag")?;
+        self.sweep_heads("by_id")?;
+        self.sweep_blobs()?;
+        self.lock().connection.execute_batch("PRAGMA synchronous = FULL").map_err(sql("write"))?;
+        let ended = self.write(|connection, _| {
+            for pack in packs {
+                displace_lost(connection, *pack)?;
+                connection.execute("DELETE FROM pack WHERE no = ?1", [pack]).map_err(sql("write"))?;
+            }
+            connection.execute("DELETE FROM meta WHERE key = ?1", [SWEEPING]).map_err(sql("write"))?;
+            change_generation(connection)
+        });
+        self.lock().connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(sql("write"))?;
+        ended
+    }
+
+    fn sweep_heads(&self, table: &str) -> Result<()> {
+        let next =
+            format!("SELECT head, no FROM {table} WHERE (head, no) > (?1, ?2) ORDER BY head, no LIMIT {STEP_ROWS}");
+        let delete = format!("DELETE FROM {table} WHERE head = ?1 AND no = ?2");
+        let mut after = Some((i64::MIN, i64::MIN));
+        while let Some(from) = after {
+            after = self.write(|connection, state| {
+                let mut statement = connection.prepare_cached(&next).map_err(sql("read"))?;
+                let rows =
+                    statement.query_map([from.0, from.1], |r| Ok((r.get(0)?, r.get(1)?))).map_err(sql("read"))?;
+                let rows: Vec<(i64, i64)> = rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))?;
+                for (head, no) in &rows {
+                    if state.is_condemned(*no) {
+                        connection
+                            .prepare_cached(&delete)
+                            .and_then(|mut s| s.execute([head, no]))
+                            .map_err(sql("write"))?;
+                    }
+                }
+                Ok(rows.last().copied())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn sweep_blobs(&self) -> Result<()> {
+        let next = format!("SELECT no FROM blob WHERE no > ?1 ORDER BY no LIMIT {STEP_ROWS}");
+        let mut after = Some(0);
+        while let Some(from) = after {
+            after = self.write(|connection, state| {
+                let mut statement = connection.prepare_cached(&next).map_err(sql("read"))?;
+                let rows = statement.query_map([from], |r| r.get(0)).map_err(sql("read"))?;
+                let rows: Vec<i64> = rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))?;
+                for no in rows.iter().filter(|no| state.is_condemned(**no)) {
+                    for query in ["DELETE FROM blob WHERE no = ?1", "DELETE FROM link WHERE parent = ?1"] {
+                        connection.prepare_cached(query).and_then(|mut s| s.execute([no])).map_err(sql("write"))?;
+                    }
+                }
+                Ok(rows.last().copied())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives freed pages back and folds the log into the file.
+    pub fn compact(&self) -> Result<()> {
+        self.lock().connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql("write"))
+    }
+}
+
+impl Survey {
+    pub fn packs(&self) -> Result<Vec<PackRow>> {
+        packs(&self.connection, false)
+    }
+
+    pub fn gone_packs(&self) -> Result<Vec<PackRow>> {
+        packs(&self.connection, true)
+    }
+
+    /// Everything reachable from the roots, from a blob of these packs or from what a lease holds; and the roots that have no
+    /// row. A lost blob stands for every blob of equal content. A child without a row has nothing to keep.
+    pub fn mark(&self, roots: &[BlobId], packs: &[i64]) -> Result<(Numbers, Vec<BlobId>)> {
+        let mut marking = Marking::new(&self.connection, Numbers::default())?;
+        let mut unknown = Vec::new();
+        for root in roots {
+            let numbers = numbers_of(&self.connection, root)?;
+            if numbers.is_empty() {
+                unknown.push(*root);
+            }
+            numbers.into_iter().try_for_each(|no| marking.root(no))?;
+        }
         for pack in packs {
             let numbers: Vec<i64> = {
                 let mut statement =
-                    connection.prepare_cached("SELECT no FROM blob WHERE pack = ?1").map_err(sql("read"))?;
+                    self.connection.prepare_cached("SELECT no FROM blob WHERE pack = ?1").map_err(sql("read"))?;
                 let rows = statement.query_map([pack], |r| r.get(0)).map_err(sql("read"))?;
                 rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))?
             };
-            for no in numbers {
-                push(&connection, &mut marks, &mut open, no, lost_exist)?;
-            }
-            close(&connection, &mut marks, &mut open, lost_exist)?;
+            numbers.into_iter().try_for_each(|no| marking.root(no))?;
         }
-        Ok((marks, unknown))
+        for lease in &self.leases {
+            marking.lease(lease, self.last)?;
+        }
+        Ok((marking.marks, unknown))
     }
 
     /// How much of each pack is marked, by pack number. Checks every row's checksum.
-    pub fn usage(&self, marks: &Marks) -> Result<BTreeMap<i64, Usage>> {
-        let connection = self.lock();
+    pub fn usage(&self, marks: &Numbers) -> Result<BTreeMap<i64, Usage>> {
         let mut usage: BTreeMap<i64, Usage> = BTreeMap::new();
-        let mut statement = connection
+        let mut statement = self
+            .connection
             .prepare("SELECT no, id, tag, pack, offset, length, state, checksum FROM blob ORDER BY no")
             .map_err(sql("read"))?;
         let mut rows = statement.query([]).map_err(sql("read"))?;
@@ -123,9 +275,10 @@ impl Index {
                 return Err(Error::corrupt("the index", format!("the row of blob {id} is damaged")));
             }
             let pack = usage.entry(place.0).or_default();
-            marked += u64::from(marks.contains(no));
-            pack.lost_blobs += u64::from(marks.contains(no) && state == MISSING);
-            if marks.contains(no) && state != MISSING {
+            let is_marked = marks.contains(no);
+            marked += u64::from(is_marked);
+            pack.lost_blobs += u64::from(is_marked && state == MISSING);
+            if is_marked && state != MISSING {
                 pack.live_blobs += 1;
                 pack.live_bytes += u64::from(place.2);
             } else {
@@ -133,99 +286,105 @@ impl Index {
                 pack.dead_bytes += u64::from(place.2);
             }
         }
-        if marked != marks.count {
+        if marked != marks.count_through(self.last) {
             return Err(Error::corrupt("the index", "rows that something links to are gone"));
         }
         Ok(usage)
     }
+}
 
-    /// The marked rows of a pack, by offset: also of blobs that are thought lost, since reading them again tells.
-    pub fn live_rows(&self, pack: i64, marks: &Marks) -> Result<Vec<LiveRow>> {
-        let connection = self.lock();
-        let mut statement = connection
-            .prepare_cached("SELECT no, id, offset, length FROM blob WHERE pack = ?1 ORDER BY offset")
+/// Marks all that can be reached from what is given.
+struct Marking<'a> {
+    connection: &'a Connection,
+    marks: Numbers,
+    open: Vec<i64>,
+    lost_exist: bool,
+}
+
+impl<'a> Marking<'a> {
+    fn new(connection: &'a Connection, marks: Numbers) -> Result<Marking<'a>> {
+        let lost_exist = connection
+            .query_row("SELECT EXISTS(SELECT 1 FROM blob WHERE state != 0 AND state = 1)", [], |r| r.get(0))
             .map_err(sql("read"))?;
-        let rows = statement
-            .query_map([pack], |r| {
-                Ok((r.get::<_, i64>(0)?, LiveRow { id: BlobId(r.get(1)?), offset: r.get(2)?, length: r.get(3)? }))
-            })
-            .map_err(sql("read"))?;
-        let mut live = Vec::new();
-        for row in rows {
-            let (no, row) = row.map_err(sql("read"))?;
-            if marks.contains(no) {
-                live.push(row);
-            }
-        }
-        Ok(live)
+        Ok(Marking { connection, marks, open: Vec::new(), lost_exist })
     }
 
-    /// Records that blobs lie in this pack from now on (which an earlier, interrupted run may have stored); nothing else changes. Durable when it returns.
-    pub fn move_blobs(&self, id: PackId, length: u64, stored: i64, trailer: &Trailer) -> Result<()> {
-        let write = sql("write");
-        let mut connection = self.lock();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&write)?;
-        let pack = insert_pack(&transaction, id, length, stored, trailer)?;
-        for entry in &trailer.entries {
-            let no = number_of(&transaction, &entry.id)?
-                .ok_or_else(|| Error::corrupt("the index", format!("blob {} has no row", entry.id)))?;
-            let checksum = blob_checksum(no, &entry.id, &entry.tag, (pack, entry.offset, entry.length));
-            transaction
+    fn root(&mut self, no: i64) -> Result<()> {
+        self.push(no)?;
+        self.close()
+    }
+
+    /// What a lease holds, and what was stored since it began, up to `last`.
+    fn lease(&mut self, lease: &Lease, last: i64) -> Result<()> {
+        let held: Vec<i64> = lease.numbers().iter().filter(|no| *no <= last && !self.marks.contains(*no)).collect();
+        for no in held.into_iter().chain(lease.from..=last) {
+            if !self.marks.contains(no) && self.exists(no)? {
+                self.root(no)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn exists(&self, no: i64) -> Result<bool> {
+        let mut statement = self.connection.prepare_cached("SELECT 1 FROM blob WHERE no = ?1").map_err(sql("read"))?;
+        statement.exists([no]).map_err(sql("read"))
+    }
+
+    fn close(&mut self) -> Result<()> {
+        while let Some(parent) = self.open.pop() {
+            let Some(children) = checked_children(self.connection, parent)? else { continue };
+            for child in child_numbers(&children) {
+                if child.no == 0 {
+                    continue;
+                }
+                if child.has_links || self.lost_exist {
+                    self.push(child.no)?;
+                } else {
+                    self.marks.insert(child.no);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks a blob and, if it is lost, those of equal content.
+    fn push(&mut self, no: i64) -> Result<()> {
+        if !self.marks.insert(no) {
+            return Ok(());
+        }
+        self.open.push(no);
+        let row: Option<(i64, [u8; 32], i64)> = self
+            .connection
+            .prepare_cached(
+                "SELECT blob.state, blob.tag, coalesce(pack.class, 2) FROM blob LEFT JOIN pack ON pack.no = blob.pack \
+                 WHERE blob.no = ?1",
+            )
+            .and_then(|mut s| s.query_row([no], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional())
+            .map_err(sql("read"))?;
+        let Some((state, tag, class)) = row else {
+            return Err(Error::corrupt("the index", "a row that something links to is gone"));
+        };
+        if class == 1 && checked_children(self.connection, no)?.is_none() {
+            return Err(Error::corrupt("the index", "a node has no row of links"));
+        }
+        if self.lost_exist && state == MISSING {
+            let mut statement = self
+                .connection
                 .prepare_cached(
-                    "UPDATE blob SET pack = ?2, offset = ?3, length = ?4, checksum = ?5, \
-                     state = CASE state WHEN 1 THEN 0 ELSE state END WHERE no = ?1",
+                    "SELECT no FROM by_tag CROSS JOIN blob USING(no) WHERE head = ?1 AND tag = ?2 AND state != 1",
                 )
-                .and_then(|mut s| s.execute(params![no, pack, entry.offset, entry.length, checksum]))
-                .map_err(&write)?;
-        }
-        transaction.commit().map_err(write)
-    }
-
-    /// Removes the rows of unmarked blobs and of the given packs, in one durable transaction: from then on none of them is known.
-    /// A lost blob that is still linked to keeps its row, without a place.
-    pub fn sweep(&self, marks: &Marks, packs: &[i64]) -> Result<()> {
-        let write = sql("write");
-        let mut connection = self.lock();
-        connection.execute_batch("PRAGMA synchronous = FULL").map_err(&write)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&write)?;
-        let mut unmarked: Vec<i64> = Vec::new();
-        let mut after = 0;
-        loop {
-            unmarked.clear();
-            {
-                let mut statement = transaction
-                    .prepare_cached("SELECT no FROM blob WHERE no > ?1 ORDER BY no LIMIT 100000")
-                    .map_err(&write)?;
-                let mut rows = statement.query([after]).map_err(&write)?;
-                let start = after;
-                while let Some(row) = rows.next().map_err(&write)? {
-                    after = row.get(0).map_err(&write)?;
-                    if !marks.contains(after) {
-                        unmarked.push(after);
-                    }
-                }
-                if after == start {
-                    break;
-                }
-            }
-            for no in &unmarked {
-                for query in ["DELETE FROM blob WHERE no = ?1", "DELETE FROM link WHERE parent = ?1"] {
-                    transaction.prepare_cached(query).and_then(|mut s| s.execute([no])).map_err(&write)?;
+                .map_err(sql("read"))?;
+            let same: Vec<i64> = statement
+                .query_map(params![head(&tag), &tag[..]], |r| r.get(0))
+                .and_then(|rows| rows.collect())
+                .map_err(sql("read"))?;
+            for other in same {
+                if self.marks.insert(other) {
+                    self.open.push(other);
                 }
             }
         }
-        for pack in packs {
-            displace_lost(&transaction, *pack)?;
-            transaction.execute("DELETE FROM pack WHERE no = ?1", [pack]).map_err(&write)?;
-        }
-        change_generation(&transaction)?;
-        transaction.commit().map_err(&write)?;
-        connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(write)
-    }
-
-    /// Gives freed pages back and folds the log into the file.
-    pub fn compact(&self) -> Result<()> {
-        self.lock().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql("write"))
+        Ok(())
     }
 }
 
@@ -251,11 +410,13 @@ fn displace_lost(connection: &Connection, pack: i64) -> Result<()> {
     Ok(())
 }
 
-fn number_of(connection: &Connection, id: &BlobId) -> Result<Option<i64>> {
-    connection
-        .prepare_cached("SELECT no FROM blob WHERE id_key = ?1 AND id = ?2")
-        .and_then(|mut s| s.query_row(params![key(&id.0), &id.0[..]], |r| r.get(0)).optional())
-        .map_err(sql("read"))
+/// All rows of an id: more than one only while a collection removes one of them.
+fn numbers_of(connection: &Connection, id: &BlobId) -> Result<Vec<i64>> {
+    let mut statement = connection
+        .prepare_cached("SELECT no FROM by_id CROSS JOIN blob USING(no) WHERE head = ?1 AND id = ?2")
+        .map_err(sql("read"))?;
+    let rows = statement.query_map(params![head(&id.0), &id.0[..]], |r| r.get(0)).map_err(sql("read"))?;
+    rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))
 }
 
 /// The children of a node, or of a delta; None for plain data.
@@ -269,58 +430,4 @@ fn checked_children(connection: &Connection, parent: i64) -> Result<Option<Vec<u
         Some(_) => Err(Error::corrupt("the index", "a row of links is damaged")),
         None => Ok(None),
     }
-}
-
-/// Marks all that can be reached from the open numbers.
-fn close(connection: &Connection, marks: &mut Marks, open: &mut Vec<i64>, lost_exist: bool) -> Result<()> {
-    while let Some(parent) = open.pop() {
-        let Some(children) = checked_children(connection, parent)? else { continue };
-        for child in child_numbers(&children) {
-            if child.no == 0 {
-                continue;
-            }
-            if child.has_links || lost_exist {
-                push(connection, marks, open, child.no, lost_exist)?;
-            } else {
-                marks.insert(child.no);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Marks a blob and, if it is lost, those of equal content.
-fn push(connection: &Connection, marks: &mut Marks, open: &mut Vec<i64>, no: i64, lost_exist: bool) -> Result<()> {
-    if !marks.insert(no) {
-        return Ok(());
-    }
-    open.push(no);
-    let row: Option<(i64, Vec<u8>, i64)> = connection
-        .prepare_cached(
-            "SELECT blob.state, blob.tag, coalesce(pack.class, 2) FROM blob LEFT JOIN pack ON pack.no = blob.pack \
-             WHERE blob.no = ?1",
-        )
-        .and_then(|mut s| s.query_row([no], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional())
-        .map_err(sql("read"))?;
-    let Some((state, tag, class)) = row else {
-        return Err(Error::corrupt("the index", "a row that something links to is gone"));
-    };
-    if class == 1 && checked_children(connection, no)?.is_none() {
-        return Err(Error::corrupt("the index", "a node has no row of links"));
-    }
-    if lost_exist && state == MISSING {
-        let mut statement = connection
-            .prepare_cached("SELECT no FROM blob WHERE tag_key = ?1 AND tag = ?2 AND state != 1")
-            .map_err(sql("read"))?;
-        let same: Vec<i64> = statement
-            .query_map(params![key(&tag), tag], |r| r.get(0))
-            .and_then(|rows| rows.collect())
-            .map_err(sql("read"))?;
-        for other in same {
-            if marks.insert(other) {
-                open.push(other);
-            }
-        }
-    }
-    Ok(())
 }

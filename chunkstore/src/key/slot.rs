@@ -8,7 +8,7 @@ use crate::cipher::Cipher;
 use crate::coding::{Decoder, Encoder};
 use crate::configuration::{Configuration, Kem, Suite};
 use crate::error::{Error, Result};
-use crate::id::SlotId;
+use crate::id::{RepositoryId, SlotId};
 use crate::key::text::recovery_to_text;
 use crate::key::{Credential, Keys, OpeningKey, WriteKey, random};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -124,6 +124,14 @@ pub fn list(backend: &dyn Backend, configuration: &Configuration) -> Result<Vec<
     Ok(slots.into_iter().map(|(id, slot)| (id, slot.map(|slot| slot.info))).collect())
 }
 
+/// Which slot an object is, if it is well formed: for who keeps it without being able to open it.
+pub fn name_of(bytes: &[u8], configuration: &Configuration) -> Result<SlotId> {
+    // Its place is after magic and repository.
+    let id = bytes.get(MAGIC.len() + RepositoryId::LEN..).and_then(|rest| rest.first_chunk()).copied();
+    let id = SlotId(id.ok_or_else(|| Error::corrupt("a key slot", "it is too short"))?);
+    Slot::decode(bytes, configuration, id).map(|slot| slot.info.id)
+}
+
 /// Removes a slot; refuses if no other is whole.
 pub fn remove(backend: &dyn Backend, configuration: &Configuration, id: SlotId) -> Result<()> {
     let slots = read_all(backend, configuration)?;
@@ -155,7 +163,7 @@ impl Cost {
     fn of(kind: Kind) -> Cost {
         match kind {
             // docs/decisions/001-argon2-memory.md has the reasons.
-            Kind::Passphrase => Cost { memory_kib: 128 << 10, passes: 3, lanes: 4 },
+            Kind::Passphrase => Cost { memory_kib: 64 << 10, passes: 3, lanes: 4 },
             Kind::CheapPassphrase => Cost { memory_kib: 64, passes: 1, lanes: 1 },
             Kind::Recovery => Cost { memory_kib: 0, passes: 0, lanes: 0 },
         }

@@ -52,7 +52,7 @@ impl World {
     }
 
     /// A snapshot of one directory: a small file inline, a large one of `chunks` chunks that differ by `seed`, two chunks the same for all.
-    pub fn backup(&self, repository: &Repository, seed: u8, chunks: usize) -> Result<Snapshot> {
+    pub fn backup(&self, repository: &dyn Store, seed: u8, chunks: usize) -> Result<Snapshot> {
         let sealer = Sealer::new(&self.keys.write, &self.configuration)?;
         let writer = BlobWriter::new(repository, sealer);
         let mut items = Vec::new();
@@ -118,7 +118,7 @@ impl World {
         Ok(list.items.len())
     }
 
-    fn forget(&self, repository: &Repository, snapshot: &Snapshot, time: i64) -> Result<()> {
+    pub fn forget(&self, repository: &dyn Store, snapshot: &Snapshot, time: i64) -> Result<()> {
         let mark = Mark {
             repository: self.configuration.repository,
             snapshot: snapshot.id,
@@ -129,10 +129,10 @@ impl World {
         repository.mark(&mark.encode(&self.keys.write))
     }
 
-    fn prune(&self, repository: &Repository, now: i64, grace: i64) -> Result<PruneOutcome> {
+    pub fn prune(&self, repository: &Repository, now: i64, grace: i64) -> Result<PruneOutcome> {
         let options =
             PruneOptions { grace: Duration::from_secs(grace.unsigned_abs()), now: now * 1_000_000_000, dry_run: false };
-        repository.prune(&self.keys.write, &options)
+        repository.prune(Some(&self.keys.write), &options)
     }
 
     /// What a restart finds: the objects, without locks and faults.
@@ -140,7 +140,7 @@ impl World {
         self.backend = Arc::new(self.backend.restarted());
     }
 
-    fn committed(&self) -> Vec<Snapshot> {
+    pub fn committed(&self) -> Vec<Snapshot> {
         self.read().snapshots().unwrap().into_iter().map(|(_, snapshot)| snapshot.unwrap()).collect()
     }
 }
@@ -152,11 +152,11 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn shared(n: usize) -> Vec<u8> {
+pub(crate) fn shared(n: usize) -> Vec<u8> {
     noise(n as u64, 50_000)
 }
 
-fn own(seed: u8, n: usize) -> Vec<u8> {
+pub(crate) fn own(seed: u8, n: usize) -> Vec<u8> {
     noise(u64::from(seed) * 1000 + n as u64, 60_000)
 }
 

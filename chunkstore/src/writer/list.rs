@@ -1,9 +1,12 @@
 //! A file's items into list nodes. Holds one open node per level, whatever the size of the file.
+//!
+//! What it holds can be kept: so a file that only grows is gone on with where it ended, without its first part.
 
 use super::BlobWriter;
+use crate::coding::{Decoder, Encoder};
 use crate::error::{Error, Result};
-use crate::id::Reference;
-use crate::list::{Item, LEVELS_MAX, List};
+use crate::id::{BlobId, Reference};
+use crate::list::{self, Item, LEVELS_MAX, List};
 use crate::record::Kind;
 use crate::tree::Content;
 
@@ -13,7 +16,7 @@ const SPLIT_ITEMS_MIN: usize = 64;
 const SPLIT_ITEMS_MAX: usize = 4096;
 
 /// Collects a file's items in order; writes list nodes as they fill. Adjacent holes are joined.
-#[derive(Default)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct ListBuilder {
     size: u64,
     /// The length of a hole that may go on.
@@ -45,6 +48,54 @@ impl ListBuilder {
             }
             Item::List { .. } => Err(refused("a list among its chunks")),
         }
+    }
+
+    /// How many bytes of the file there are so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// All that must be stored for this to be gone on with, with duplicates.
+    pub fn links(&self) -> Vec<BlobId> {
+        self.levels.iter().flatten().filter_map(Item::link).map(|link| link.id).collect()
+    }
+
+    /// Its state as bytes, for [`ListBuilder::decode`] of the same program.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut e = Encoder::new();
+        e.varint(self.size).varint(self.hole).varint(self.levels.len() as u64);
+        for items in &self.levels {
+            e.u8(u8::from(!items.is_empty()));
+            if !items.is_empty() {
+                list::encode_items(items, &mut e);
+            }
+        }
+        e.bytes
+    }
+
+    pub fn decode(bytes: &[u8], object: &str) -> Result<ListBuilder> {
+        let mut d = Decoder::new(bytes, object);
+        let (size, hole) = (d.varint()?, d.varint()?);
+        let count = d.count(usize::from(LEVELS_MAX) + 1, 1, "levels")?;
+        let mut levels = Vec::with_capacity(count);
+        let mut sum = Some(hole);
+        for level in (0u8..).take(count) {
+            let mut items = Vec::new();
+            if d.u8()? != 0 {
+                let (decoded, covered) = list::decode_items(&mut d, level)?;
+                sum = sum.and_then(|sum| sum.checked_add(covered));
+                items = decoded;
+            }
+            if closes(items.len(), items.last().and_then(Item::link)) {
+                return Err(d.corrupt("an open list that should be closed"));
+            }
+            levels.push(items);
+        }
+        if sum != Some(size) || levels.last().is_some_and(Vec::is_empty) {
+            return Err(d.corrupt("its items are not those of its size"));
+        }
+        d.finish()?;
+        Ok(ListBuilder { size, hole, levels })
     }
 
     /// Few items stay in the entry (at most 4), more become lists. Nothing at all is empty inline content.
@@ -289,6 +340,47 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn what_was_kept_is_gone_on_with(numbers in prop::collection::vec(1u64..5000, 0..700), at in any::<prop::sample::Index>()) {
+            let store = store();
+            let items: Vec<Item> = numbers.iter().map(|n| match n % 7 {
+                0 => Item::Hole { len: 1 + n % 13 },
+                _ => chunk(&store, n - n % 5 * u64::from(n % 3 == 0), 1 + n % 11),
+            }).collect();
+            let writer = BlobWriter::new(&*store, store.sealer());
+            let mut builder = ListBuilder::new();
+            let at = if items.is_empty() { 0 } else { at.index(items.len()) };
+            for item in &items[..at] {
+                builder.push(*item, &writer).unwrap();
+            }
+            let mut again = ListBuilder::decode(&builder.encode(), "state").unwrap();
+            prop_assert_eq!(&again, &builder);
+            prop_assert_eq!(Some(again.size()), crate::list::total(&items[..at]));
+            for item in &items[at..] {
+                again.push(*item, &writer).unwrap();
+            }
+            prop_assert_eq!(again.finish(&writer).unwrap(), build(&store, items).unwrap());
+        }
+
+        #[test]
+        fn a_damaged_state_is_refused_or_sound(count in 0u64..200, at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let store = store();
+            let writer = BlobWriter::new(&*store, store.sealer());
+            let mut builder = ListBuilder::new();
+            for n in 1..=count {
+                builder.push(chunk(&store, n, n), &writer).unwrap();
+            }
+            let mut bytes = builder.encode();
+            for len in 0..bytes.len() {
+                prop_assert!(ListBuilder::decode(&bytes[..len], "state").is_err());
+            }
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            if let Ok(decoded) = ListBuilder::decode(&bytes, "state") {
+                prop_assert_eq!(decoded.encode(), bytes);
+            }
+        }
 
         #[test]
         fn nothing_is_lost_or_moved(numbers in prop::collection::vec((0u64..5000, 1u64..100, any::<bool>()), 0..400)) {

@@ -100,6 +100,10 @@ impl<'a> Assembler<'a> {
                 Event::Enter(entered) => self.enter(*entered),
                 Event::EnterSame(end) => self.enter_same(frames_to(end))?,
                 Event::Same(end) => self.same(frames_to(end))?,
+                Event::Prepared(saved) => {
+                    self.report.monitor.counters().files_done.fetch_add(1, Ordering::Relaxed);
+                    self.read(&saved)?;
+                }
                 Event::Again(again) => self.again(*again)?,
                 Event::Leave => self.leave()?,
                 Event::LeaveSame(end) => self.leave_same(frames_to(end))?,

@@ -46,6 +46,8 @@ pub struct Cutter<'a> {
     chunks: &'a Chunks<'a>,
     storing: Storing<'a>,
     list: ListBuilder,
+    /// The last item, which is not in the list yet.
+    last: Option<Item>,
     window: Vec<u8>,
     /// Bytes of the window that were read, and those before the last boundary.
     filled: usize,
@@ -69,6 +71,7 @@ impl<'a> Cutter<'a> {
             chunks,
             storing,
             list: ListBuilder::new(),
+            last: None,
             window: Vec::new(),
             filled: 0,
             cut: 0,
@@ -77,6 +80,12 @@ impl<'a> Cutter<'a> {
             spare,
             len: 0,
         }
+    }
+
+    /// Goes on with a content that was begun long ago.
+    pub fn after(mut self, list: ListBuilder) -> Cutter<'a> {
+        self.list = list;
+        self
     }
 
     /// How many bytes there are so far.
@@ -130,7 +139,32 @@ impl<'a> Cutter<'a> {
     }
 
     /// All of it.
-    pub fn finish(mut self) -> Result<Content> {
+    pub fn finish(self) -> Result<Content> {
+        let writer = self.chunks.writer;
+        let (mut list, last) = self.collect_all()?;
+        if let Some(last) = last {
+            list.push(last, writer)?;
+        }
+        list.finish(writer)
+    }
+
+    /// All of it, and what to go on with when there is more. The last chunk ended because there was no more: unless it is longer
+    /// than `again_max`, it is to be read again then.
+    pub fn finish_growing(self, again_max: u64) -> Result<(Content, ListBuilder)> {
+        let writer = self.chunks.writer;
+        let (mut list, last) = self.collect_all()?;
+        let mut growing = list.clone();
+        if let Some(last) = last {
+            list.push(last, writer)?;
+            if last.covers() > again_max {
+                growing = list.clone();
+            }
+        }
+        Ok((list.finish(writer)?, growing))
+    }
+
+    /// All but the last item in a list.
+    fn collect_all(mut self) -> Result<(ListBuilder, Option<Item>)> {
         self.hand_on()?;
         while let Some(handed) = self.handed.pop_front() {
             self.collect(handed)?;
@@ -138,7 +172,7 @@ impl<'a> Cutter<'a> {
         if !self.window.is_empty() {
             self.spare.push(self.window);
         }
-        self.list.finish(self.chunks.writer)
+        Ok((self.list, self.last))
     }
 
     fn window_bytes(&self) -> usize {
@@ -199,7 +233,9 @@ impl<'a> Cutter<'a> {
                     Item::Chunk { len: len as u64, link }
                 }
             };
-            self.list.push(item, self.chunks.writer)?;
+            if let Some(before) = self.last.replace(item) {
+                self.list.push(before, self.chunks.writer)?;
+            }
         }
         if !window.is_empty() {
             self.spare.push(window);

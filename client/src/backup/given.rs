@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub struct Branch {
     /// Given: all of it is saved. If not, nothing but the children.
     pub whole: bool,
+    /// What the source stored itself stands here, whatever the file system has: its place in the list of such.
+    pub prepared: Option<usize>,
     /// Given paths and ways to them below, by name. Below a whole branch they are named because a given path is saved even
     /// where an exclusion or a mount point would leave it out.
     pub children: BTreeMap<Vec<u8>, Branch>,
@@ -41,9 +43,20 @@ impl Branch {
         Ok((root, absolute))
     }
 
+    /// Makes a way to what the source stored itself, for an absolute path.
+    pub fn prepare(&mut self, path: &[u8], at: usize) -> Result<()> {
+        let path = Path::new(OsStr::from_bytes(path));
+        let mut branch = self;
+        for component in components(path, Path::new("/"))? {
+            branch = branch.children.entry(component).or_default();
+        }
+        branch.prepared = Some(at);
+        Ok(())
+    }
+
     /// Calls `each` with every given path from here on, whose own path is `path`.
     pub fn each_given(&self, path: &mut Vec<u8>, each: &mut dyn FnMut(&[u8])) {
-        if self.whole {
+        if self.whole || self.prepared.is_some() {
             each(if path.is_empty() { b"/" } else { path });
         }
         for (name, child) in &self.children {

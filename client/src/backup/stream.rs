@@ -1,32 +1,85 @@
-//! A stream under a file's name: standard input, or the output of a command that is committed only if it succeeds.
+//! A stream under a file's name: standard input, or the output of a command that is committed only if it succeeds, or of
+//! a producer that is judged by its owner.
 
 use super::cut::Cutter;
 use super::read::Reading;
-use super::{StreamSource, pipeline};
+use super::{Producer, StreamSource, Verdict, pipeline};
 use chunkstore::tree::Content;
 use chunkstore::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// Reads the source to its end; a failed command is an error.
 pub fn read(source: &StreamSource, reading: &Reading<'_>) -> Result<Content> {
     match source {
-        StreamSource::Stdin => cut(std::io::stdin().as_fd(), "standard input", reading),
+        StreamSource::Stdin => cut(std::io::stdin().as_fd(), "standard input", reading, &mut |_| ()),
         StreamSource::Command(words) => {
             let name = program(words);
-            let mut child = Running(start(words)?);
-            let output = child.0.stdout.take().ok_or_else(|| Error::invalid(&name, "its output is not open"))?;
-            let content = cut(output.as_fd(), &name, reading)?;
+            let mut child = Running { child: start(words)?, leads: false };
+            let output = child.child.stdout.take().ok_or_else(|| Error::invalid(&name, "its output is not open"))?;
+            let content = cut(output.as_fd(), &name, reading, &mut |_| ())?;
             drop(output);
             let status = child.end(&name, reading)?;
             if status.success() { Ok(content) } else { Err(Error::invalid(format!("command {name}"), reason(status))) }
         }
+    }
+}
+
+/// Of what a producer complains so many bytes are kept, the last ones.
+const COMPLAINTS_BYTES_MAX: usize = 64 << 10;
+/// Room between a producer and its reader: each waits less for the other.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// Reads a producer to its end and asks for its verdict.
+pub fn produce(producer: &mut Producer<'_>, reading: &Reading<'_>) -> Result<(Content, Verdict)> {
+    let name = producer.name.clone();
+    let command = &mut producer.command;
+    command.env_remove("NIGHTKEEP_PASSWORD").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.process_group(0).spawn().map_err(|error| Error::io("run", &name, error))?;
+    let mut child = Running { child, leads: true };
+    let not_open = || Error::invalid(&name, "its output is not open");
+    let output = child.child.stdout.take().ok_or_else(not_open)?;
+    let complaints = child.child.stderr.take().ok_or_else(not_open)?;
+    // A smaller pipe is as good, only slower.
+    let _ = rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES);
+    std::thread::scope(|scope| {
+        let listener = scope.spawn(move || last_bytes(complaints));
+        let content = cut(output.as_fd(), &name, reading, producer.watch);
+        drop(output);
+        if content.is_err() {
+            child.stop();
+        }
+        let status = child.end(&name, reading);
+        if status.is_err() {
+            child.stop();
+        }
+        let complaints = listener.join().unwrap_or_default();
+        let content = content?;
+        Ok((content, (producer.judge)(status?, &complaints)?))
+    })
+}
+
+/// All that comes is read, so that nobody waits for room; the last part is kept.
+fn last_bytes(mut source: impl Read) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return kept,
+            Ok(len) => kept.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(_) => return kept,
+        }
+        let over = kept.len().saturating_sub(COMPLAINTS_BYTES_MAX);
+        kept.drain(..over);
     }
 }
 
@@ -35,15 +88,31 @@ pub fn program(words: &[OsString]) -> String {
     words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// An open file from its beginning to its end.
+pub fn read_file(name: &str, file: &File, reading: &Reading<'_>) -> Result<Content> {
+    let mut at = 0;
+    cut_from(name, reading, &mut |room| {
+        reading.chunks.halt.check().map_err(io::Error::other)?;
+        let len = file.read_at(room, at)?;
+        at += len as u64;
+        reading.count_bytes(len as u64);
+        Ok(len)
+    })
+}
+
 /// A command that does not outlive its reader.
-struct Running(Child);
+struct Running {
+    child: Child,
+    /// It leads a process group, whose others end with it.
+    leads: bool,
+}
 
 impl Running {
     /// Waits for its end, which may come long after that of its output.
     fn end(&mut self, name: &str, reading: &Reading<'_>) -> Result<ExitStatus> {
         let mut nap = Duration::from_millis(1);
         loop {
-            match self.0.try_wait() {
+            match self.child.try_wait() {
                 Ok(Some(status)) => return Ok(status),
                 Ok(None) => reading.chunks.halt.check()?,
                 Err(error) => return Err(Error::io("wait for", name, error)),
@@ -54,13 +123,23 @@ impl Running {
     }
 }
 
+impl Running {
+    fn stop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // It may end by itself in between; either way nobody reads it any more.
+            if self.leads {
+                let group = rustix::process::Pid::from_child(&self.child);
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(None)) {
-            // It may end by itself in between; either way nobody reads it any more.
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
+        self.stop();
     }
 }
 
@@ -83,13 +162,26 @@ fn reason(status: ExitStatus) -> String {
 }
 
 /// What is short enough lies in its entry, the rest is cut into chunks.
-fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>) -> Result<Content> {
+fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>, watch: &mut dyn FnMut(&[u8])) -> Result<Content> {
+    cut_from(name, reading, &mut |room| read_some(source, room, reading, watch))
+}
+
+/// `read` fills the front of a buffer and answers 0 at the end.
+pub fn cut_from(
+    name: &str,
+    reading: &Reading<'_>,
+    read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+) -> Result<Content> {
     let halt = reading.chunks.halt;
     let failed = |error| halt.check().err().unwrap_or_else(|| Error::io("read", name, error));
     let mut start = vec![0; usize::try_from(reading.inline_bytes_max).unwrap_or(0) + 1];
     let mut len = 0;
     while let Some(room) = start.get_mut(len..).filter(|room| !room.is_empty()) {
-        match read_some(source, room, reading).map_err(failed)? {
+        let more = match read(room) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            more => more.map_err(failed)?,
+        };
+        match more {
             0 => {
                 start.truncate(len);
                 return Ok(Content::Inline(start));
@@ -101,16 +193,21 @@ fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>) -> Result<Cont
         let mut spare = Vec::new();
         let mut cutter = Cutter::new(reading.chunker, reading.chunks, storing, &mut spare);
         let mut start = start.as_slice();
-        let read = cutter.data(u64::MAX, &mut |buffer| {
-            if start.is_empty() { read_some(source, buffer, reading) } else { start.read(buffer) }
+        let outcome = cutter.data(u64::MAX, &mut |buffer| {
+            if start.is_empty() { read(buffer) } else { start.read(buffer) }
         })?;
-        read.map_err(failed)?;
+        outcome.map_err(failed)?;
         cutter.finish()
     })
 }
 
 /// Waits for bytes no longer than it takes to notice that it is time to stop.
-fn read_some(source: BorrowedFd<'_>, buffer: &mut [u8], reading: &Reading<'_>) -> io::Result<usize> {
+fn read_some(
+    source: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    reading: &Reading<'_>,
+    watch: &mut dyn FnMut(&[u8]),
+) -> io::Result<usize> {
     let patience = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
     loop {
         reading.chunks.halt.check().map_err(io::Error::other)?;
@@ -122,6 +219,7 @@ fn read_some(source: BorrowedFd<'_>, buffer: &mut [u8], reading: &Reading<'_>) -
         match rustix::io::read(source, &mut *buffer) {
             Ok(len) => {
                 reading.count_bytes(len as u64);
+                watch(buffer.get(..len).unwrap_or_default());
                 return Ok(len);
             }
             Err(Errno::INTR | Errno::AGAIN) => (),

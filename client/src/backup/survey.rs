@@ -4,7 +4,7 @@
 use super::Report;
 use super::halt::Halt;
 use super::pipeline::{Group, Large, Work, groups_max};
-use super::read::{Job, SMALL_BYTES_MAX, Saved, now};
+use super::read::{Job, SMALL_BYTES_MAX, Saved, Verb, now};
 use super::unchanged::frame::{Key, is_settled, key};
 use super::unchanged::{Finding, Unchanged};
 use super::walk::{Step, Walk};
@@ -36,6 +36,8 @@ pub enum Event {
     Same(usize),
     /// The outcome of a read: which group of the batch, which of the group.
     Read(usize, usize),
+    /// What the source stored itself.
+    Prepared(Box<Saved>),
     /// Another name of a file that was read under its first.
     Again(Box<Again>),
     Leave,
@@ -88,6 +90,7 @@ pub struct Survey<'a> {
     /// Files that were given to be read under one name and have others: how many are still to come.
     shared: HashMap<Key, u64>,
     group_directories_max: usize,
+    prepared: &'a [Saved],
 }
 
 /// The group of small files that is being filled; it is the batch's last group.
@@ -129,7 +132,14 @@ impl<'a> Survey<'a> {
             keys: Vec::new(),
             shared: HashMap::new(),
             group_directories_max,
+            prepared: &[],
         }
+    }
+
+    /// What the source stored itself, by the numbers that the walk tells.
+    pub fn with_prepared(mut self, prepared: &'a [Saved]) -> Survey<'a> {
+        self.prepared = prepared;
+        self
     }
 
     /// Walks to the end, unless it is interrupted. How many given paths were there.
@@ -149,6 +159,7 @@ impl<'a> Survey<'a> {
         match step {
             Step::Enter(stat) => self.enter(&stat),
             Step::Item(stat) => self.item(&stat)?,
+            Step::Prepared(at) => self.prepared(at),
             Step::Leave => self.leave(),
         }
         if self.batch.events.len() >= EVENTS_MAX || self.batch.frames.len() >= FRAMES_BYTES_MAX {
@@ -227,6 +238,18 @@ impl<'a> Survey<'a> {
             self.shared.insert(key, stat.links - 1);
         }
         self.read(Job { directory, name, path, stat: *stat, previous, shared })
+    }
+
+    fn prepared(&mut self, at: usize) {
+        let Some(saved) = self.prepared.get(at) else { return };
+        // Its key is made of all that it is, so a directory with it may well be the same as the last time.
+        let verb = match self.unchanged.find(self.walk.name(), &saved.key) {
+            Finding::Same => Verb::Unchanged,
+            Finding::Changed => Verb::Changed,
+            Finding::New => Verb::New,
+        };
+        self.report.detail(verb.text(), self.walk.path());
+        self.batch.events.push(Event::Prepared(Box::new(Saved { verb, ..saved.clone() })));
     }
 
     fn read(&mut self, job: Job) -> Result<()> {

@@ -8,6 +8,8 @@ mod model;
 
 mod sources;
 
+mod special;
+
 mod streams;
 
 use super::testing::{Fixture, Told};

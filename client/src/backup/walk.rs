@@ -29,6 +29,8 @@ pub enum Step {
     Enter(Stat),
     /// Anything else.
     Item(Stat),
+    /// What the source stored itself: its place in the list of such. The file system was not asked.
+    Prepared(usize),
     /// The end of the directory that was entered last and not left yet.
     Leave,
 }
@@ -46,7 +48,12 @@ pub struct Walk<'a> {
     list_buffer: Vec<u8>,
     /// Device and inode of a directory that is kept empty: our own, which changes all the time.
     own: Vec<(u64, u64)>,
+    keep: Option<&'a Keep<'a>>,
 }
+
+/// Whether a listed path is saved; asked with its absolute path and whether it is a directory, from above, and never about
+/// given paths. Nothing below a directory that is left out is asked about.
+pub type Keep<'a> = dyn Fn(&[u8], bool) -> bool + Sync + 'a;
 
 /// A directory on the way.
 struct Level<'a> {
@@ -85,7 +92,14 @@ impl<'a> Walk<'a> {
             found: 0,
             list_buffer: Vec::with_capacity(64 << 10),
             own: Vec::new(),
+            keep: None,
         }
+    }
+
+    /// Leaves out what `keep` does not want, beside what the exclusions say.
+    pub fn keeping(mut self, keep: Option<&'a Keep<'a>>) -> Walk<'a> {
+        self.keep = keep;
+        self
     }
 
     /// Keeps this directory empty wherever the walk meets it.
@@ -167,6 +181,10 @@ impl<'a> Walk<'a> {
         let level = self.stack.last()?;
         let branch = level.branch.and_then(|branch| branch.children.get(self.name()));
         let (whole, device) = (level.whole, level.stat.device);
+        if let Some(at) = branch.and_then(|branch| branch.prepared) {
+            self.found += 1;
+            return Some(Step::Prepared(at));
+        }
         let given = branch.is_some_and(|branch| branch.whole);
         let mut stat = None;
         let mut is_directory = kind == Kind::Directory;
@@ -177,7 +195,7 @@ impl<'a> Walk<'a> {
         }
         // Only a name on the way to a given path is not listed or given itself.
         let mut included = whole || given;
-        if whole && !given && self.excludes.has_patterns() && self.excludes.matches(&self.path, is_directory) {
+        if whole && !given && self.is_left_out(is_directory) {
             self.report.detail("excluded", &self.path);
             included = false;
         }
@@ -208,6 +226,11 @@ impl<'a> Walk<'a> {
             return None;
         }
         Some(Step::Item(stat))
+    }
+
+    fn is_left_out(&self, is_directory: bool) -> bool {
+        let is_excluded = self.excludes.has_patterns() && self.excludes.matches(&self.path, is_directory);
+        is_excluded || self.keep.is_some_and(|keep| !keep(&self.path, is_directory))
     }
 
     /// What the name at the end of the path is; the way to a given path may lead through a symlink.

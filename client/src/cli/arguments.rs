@@ -1,8 +1,8 @@
 //! The verbs and their help. What an option means is said where its verb is; this file has the list of them.
 
 use super::{
-    backup, check, completions, diff, dump, find, forget, init, key, ls, man, pin, prune, restore, snapshots, stats,
-    tag, undelete,
+    backup, check, completions, config, diff, dump, find, forget, init, join, key, ls, man, pin, prune, restore, run,
+    snapshots, stats, status, tag, undelete,
 };
 use crate::settings::Flags;
 use clap::{Parser, Subcommand};
@@ -25,8 +25,9 @@ ENVIRONMENT
   NIGHTKEEP_PASSWORD          the credential itself
   NIGHTKEEP_CACHE_DIR         change caches (/var/cache/nightkeep, or in $XDG_CACHE_HOME or ~/.cache)
   NIGHTKEEP_STATE_DIR         this machine's identity (/var/lib/nightkeep, or in $XDG_STATE_HOME or ~/.local/state)
-An option beats its variable. Of several variables for the credential, the first in this list counts. It is a
-passphrase, the recovery key (nkr1-...) or an exported write-only key (nkw1-...).
+  NIGHTKEEP_CONFIG            the configuration file (/etc/nightkeep/client.toml)
+An option beats its variable, the variable beats the configuration file. Of several variables for the credential, the first
+in this list counts. It is a passphrase, the recovery key (nkr1-...) or an exported write-only key (nkw1-...).
 
 EXIT CODES
   0 done   1 failed, nothing committed   3 done but incomplete, what is missing was named
@@ -54,6 +55,8 @@ pub struct Cli {
 pub enum Verb {
     Init(init::Arguments),
     Backup(backup::Arguments),
+    Run(run::Arguments),
+    Status(status::Arguments),
     Snapshots(snapshots::Arguments),
     Ls(ls::Arguments),
     Find(find::Arguments),
@@ -73,9 +76,19 @@ pub enum Verb {
     Tag(tag::Arguments),
     Undelete(undelete::Arguments),
     Key(key::Arguments),
+    Join(join::Arguments),
+    Config(config::Arguments),
     Completions(completions::Arguments),
     #[command(hide = true)]
     Man(man::Arguments),
+}
+
+impl Verb {
+    /// Whether it works with one repository, which the configuration file may name. Verbs that carry out or show that file
+    /// read it themselves.
+    pub fn needs_repository(&self) -> bool {
+        !matches!(self, Verb::Run(_) | Verb::Status(_) | Verb::Config(_) | Verb::Completions(_) | Verb::Man(_))
+    }
 }
 
 #[cfg(test)]
@@ -152,11 +165,8 @@ mod tests {
 
     #[test]
     fn verbs_of_later_versions_do_not_exist() {
-        for verb in ["run", "mount", "status", "join", "config"] {
+        for verb in ["mount"] {
             assert!(Cli::try_parse_from(["nightkeep", verb]).is_err());
-        }
-        for kind in ["postgres", "zodb", "roundup"] {
-            assert!(Cli::try_parse_from(["nightkeep", "backup", kind, "x"]).is_err());
         }
     }
 

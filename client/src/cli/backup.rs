@@ -1,42 +1,25 @@
-//! `backup files|command|stdin`: from arguments to the engine's request, from its outcome to a summary.
+//! `backup`: one file for each kind of source turns its arguments into the engine's options; what they share is here.
+
+mod files;
+pub mod postgres;
+mod roundup;
+mod stream;
+mod zodb;
 
 use super::Exit;
 use super::console::Console;
 use super::progress::Progress;
-use crate::backup::{self as engine, Context, FilesOptions, Outcome, Request, StreamSource};
+use crate::backup::{Context, Deltas, Outcome, Request};
 use crate::dataset::{self, Kind};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::history::History;
-use crate::session::{self, Purpose};
-use crate::units::{format_count, format_elapsed, format_size, parse_size, plural};
-use chunkstore::snapshot::validate_label;
-use serde_json::json;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use crate::session::{self, Purpose, Session};
+use crate::units::{format_count, format_elapsed, format_size, plural};
+use chunkstore::snapshot::{Writer, validate_label};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
-const EXAMPLES_FILES: &str = "\
-A pattern of --exclude is like one of .gitignore: * ? [a-z] within a name, ** across directories, a leading / anchors it
-to the root, a trailing / matches directories only, a leading ! includes again.
-
-EXAMPLES
-  nightkeep backup files /etc /home
-  nightkeep backup files / --one-file-system --exclude-caches --exclude '/var/tmp/*' --tag nightly
-  nightkeep backup files /srv/media --dataset media --exclude-larger-than 4G";
-
-const EXAMPLES_COMMAND: &str = "\
-EXAMPLES
-  nightkeep backup command --name all.sql -- pg_dumpall --clean
-  nightkeep backup command --name ldap.ldif --dataset ldap -- slapcat";
-
-const EXAMPLES_STDIN: &str = "\
-If what writes into the pipe fails, this cannot be seen here: prefer `backup command`.
-
-EXAMPLES
-  ssh www cat /srv/big.img | nightkeep backup stdin --name big.img
-  nightkeep backup stdin --name list.txt --dataset lists";
-
-/// Save files, the output of a command or standard input as a snapshot
+/// Save files, databases, the output of a command or standard input as snapshots
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -45,72 +28,15 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand, Debug)]
 enum Source {
-    Files(Files),
-    Command(Command),
-    Stdin(Stdin),
+    Files(files::Files),
+    Command(stream::Command),
+    Stdin(stream::Stdin),
+    Postgres(postgres::Postgres),
+    Roundup(roundup::Roundup),
+    Zodb(zodb::Zodb),
 }
 
-/// Save directory trees and files
-///
-/// Items that cannot be read are named, the rest is saved, and the exit code is 3.
-#[derive(clap::Args, Debug)]
-#[command(after_help = EXAMPLES_FILES)]
-struct Files {
-    /// What to save
-    #[arg(required_unless_present = "files_from", value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
-    paths: Vec<PathBuf>,
-    /// Leave out what matches a pattern
-    #[arg(short, long, value_name = "GLOB")]
-    exclude: Vec<String>,
-    /// Leave out what matches a pattern of a file (one a line, # begins a comment)
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    exclude_file: Vec<PathBuf>,
-    /// Leave out the contents of directories marked by a CACHEDIR.TAG
-    #[arg(long)]
-    exclude_caches: bool,
-    /// Leave out the contents of directories that hold an entry of this name
-    #[arg(long, value_name = "NAME")]
-    exclude_if_present: Vec<OsString>,
-    /// Do not descend into other file systems
-    #[arg(short = 'x', long)]
-    one_file_system: bool,
-    /// Read paths from a file, one a line, or separated by NUL; - is standard input
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    files_from: Vec<PathBuf>,
-    /// Leave out files larger than this: 500M, 4G
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    exclude_larger_than: Option<u64>,
-    #[command(flatten)]
-    common: Common,
-}
-
-/// Run a command and save what it prints
-///
-/// A snapshot is made only if the command ends with exit code 0.
-#[derive(clap::Args, Debug)]
-#[command(after_help = EXAMPLES_COMMAND)]
-struct Command {
-    /// The file name under which the output is saved
-    #[arg(long, value_name = "FILE")]
-    name: OsString,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
-    #[command(flatten)]
-    common: Common,
-}
-
-/// Save standard input
-#[derive(clap::Args, Debug)]
-#[command(after_help = EXAMPLES_STDIN)]
-struct Stdin {
-    /// The file name under which it is saved
-    #[arg(long, value_name = "FILE")]
-    name: OsString,
-    #[command(flatten)]
-    common: Common,
-}
-
+/// What every kind of source takes.
 #[derive(clap::Args, Debug)]
 struct Common {
     /// The line of snapshots this belongs to: HOST/KIND/NAME or NAME
@@ -132,37 +58,52 @@ struct Common {
 
 pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     match &arguments.source {
-        Source::Files(files) => save(console, &files.common, Kind::Files, &default_name(files), &|context, request| {
-            engine::files(context, request, &options(files)?)
-        }),
-        Source::Command(command) => {
-            stream(console, &command.common, &command.name, &|| StreamSource::Command(command.command.clone()))
-        }
-        Source::Stdin(stdin) => stream(console, &stdin.common, &stdin.name, &|| StreamSource::Stdin),
+        Source::Files(arguments) => files::run(console, arguments),
+        Source::Command(arguments) => stream::command(console, arguments),
+        Source::Stdin(arguments) => stream::stdin(console, arguments),
+        Source::Postgres(arguments) => postgres::run(console, arguments),
+        Source::Roundup(arguments) => roundup::run(console, arguments),
+        Source::Zodb(arguments) => zodb::run(console, arguments),
     }
 }
 
-fn stream(console: &Console, common: &Common, name: &OsString, source: &dyn Fn() -> StreamSource) -> Result<Exit> {
-    let bytes = name.as_bytes();
-    if matches!(bytes, b"" | b"." | b"..") || bytes.len() > 255 || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
-        return Err(Error::argument("--name", "expected a file name: 1 to 255 bytes without `/`"));
-    }
-    save(console, common, Kind::Stream, &dataset::name_of_stream(name), &|context, request| {
-        engine::stream(context, request, name, source())
-    })
+/// The repository, opened for writing, and this machine's part in it.
+struct Opened {
+    session: Session,
+    writer: Writer,
+    cache_dir: PathBuf,
+    deltas: Deltas,
 }
 
-type Save<'a> = dyn Fn(&Context<'_>, &Request) -> chunkstore::Result<Outcome> + 'a;
+impl Opened {
+    fn open(console: &Console) -> Result<Opened> {
+        let session = console.open("backup", Purpose::Write)?;
+        let writer = session::writer(&console.settings)?;
+        let cache_dir = session.cache_dir(&console.settings)?;
+        let deltas = session.deltas(&console.settings)?;
+        Ok(Opened { session, writer, cache_dir, deltas })
+    }
 
-fn save(console: &Console, common: &Common, kind: Kind, default: &str, engine: &Save<'_>) -> Result<Exit> {
-    let host = dataset::host();
-    let dataset = dataset::name(&host, kind, common.dataset.as_deref(), default)?;
-    let session = console.open("backup", Purpose::Write)?;
-    let writer = session::writer(&console.settings)?;
-    let cache_dir = session.cache_dir(&console.settings)?;
-    let deltas = session.deltas(&console.settings)?;
-    let history = session.history()?;
-    let request = Request {
+    /// Runs `work` while signals are watched.
+    fn with_context<T>(&self, console: &Console, progress: &Progress, work: impl FnOnce(&Context<'_>) -> T) -> T {
+        console.interrupts.watched(|interrupted| {
+            work(&Context {
+                store: self.session.store(),
+                key: &self.session.keys.write,
+                writer: &self.writer,
+                monitor: progress,
+                cache_dir: &self.cache_dir,
+                deltas: &self.deltas,
+                repository_dir: console.settings.directory().ok().map(PathBuf::as_path),
+                interrupted,
+            })
+        })
+    }
+}
+
+/// A request of a run of its own.
+fn request(common: &Common, dataset: String, host: String) -> Result<Request> {
+    Ok(Request {
         run: session::new_run()?,
         dataset,
         host,
@@ -170,22 +111,20 @@ fn save(console: &Console, common: &Common, kind: Kind, default: &str, engine: &
         dry_run: common.dry_run,
         skip_if_unchanged: common.skip_if_unchanged,
         upload_bytes_per_second: common.limit_upload.map(|kib| kib.saturating_mul(1024)),
-    };
+    })
+}
+
+/// Saves one snapshot and says how it went.
+type Save<'a> = dyn Fn(&Context<'_>, &Request) -> chunkstore::Result<Outcome> + 'a;
+
+fn save(console: &Console, common: &Common, kind: Kind, default: &str, engine: &Save<'_>) -> Result<Exit> {
+    let host = dataset::host();
+    let dataset = dataset::name(&host, kind, common.dataset.as_deref(), default)?;
+    let opened = Opened::open(console)?;
+    let request = request(common, dataset, host)?;
     let progress = Progress::start(console);
-    expect(&progress, &history, &request.dataset);
-    let outcome = console.interrupts.watched(|interrupted| {
-        let context = Context {
-            store: session.store(),
-            key: &session.keys.write,
-            writer: &writer,
-            monitor: &progress,
-            cache_dir: &cache_dir,
-            deltas: &deltas,
-            repository_dir: console.settings.directory().ok().map(PathBuf::as_path),
-            interrupted,
-        };
-        engine(&context, &request)
-    });
+    expect(&progress, &opened.session.history()?, &request.dataset);
+    let outcome = opened.with_context(console, &progress, |context| engine(context, &request));
     drop(progress);
     let outcome = outcome?;
     summarise(console, &request, kind, &outcome)?;
@@ -201,7 +140,29 @@ fn expect(progress: &Progress, history: &History, dataset: &str) {
 }
 
 fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome) -> Result<()> {
-    console.outcome(&json!({
+    summarise_with(console, request, kind, outcome, json!({}))
+}
+
+/// `details` is an object with what only this kind of source has to say.
+fn summarise_with(console: &Console, request: &Request, kind: Kind, outcome: &Outcome, details: Value) -> Result<()> {
+    let mut summary = summary(request, outcome);
+    if let (Value::Object(summary), Value::Object(details)) = (&mut summary, details) {
+        summary.extend(details);
+    }
+    console.outcome(&summary)?;
+    if kind != Kind::Stream {
+        console.say(&format!(
+            "Files:     {} new, {} changed, {} unchanged",
+            format_count(outcome.files_new),
+            format_count(outcome.files_changed),
+            format_count(outcome.files_unchanged)
+        ))?;
+    }
+    lines(request, outcome).iter().try_for_each(|line| console.say(line))
+}
+
+fn summary(request: &Request, outcome: &Outcome) -> Value {
+    json!({
         "message_type": "summary",
         "dataset": request.dataset,
         "run": request.run.hex(),
@@ -223,26 +184,15 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         "delta_stored_bytes": outcome.delta_bytes,
         "problems": outcome.problems,
         "seconds_elapsed": outcome.elapsed.as_secs_f64(),
-    }))?;
-    if kind == Kind::Files {
-        console.say(&format!(
-            "Files:     {} new, {} changed, {} unchanged",
-            format_count(outcome.files_new),
-            format_count(outcome.files_changed),
-            format_count(outcome.files_unchanged)
-        ))?;
-    }
+    })
+}
+
+/// What a summary ends with for people.
+fn lines(request: &Request, outcome: &Outcome) -> Vec<String> {
     let (read, new, added) =
         (format_size(outcome.read_bytes), format_size(outcome.new_bytes), format_size(outcome.added_bytes));
-    console.say(&format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)))?;
     let added_word = if request.dry_run { "Would add:" } else { "Added:    " };
-    console.say(&format!("{added_word} {new} new, {added} stored"))?;
-    if outcome.delta_chunks > 0 {
-        let (content, stored) = (format_size(outcome.delta_content_bytes), format_size(outcome.delta_bytes));
-        console.say(&format!("Deltas:    {content} of it resemble what was there, {stored} stored"))?;
-    }
-    console.say(&format!("Time:      {}", format_elapsed(outcome.elapsed)))?;
-    console.say(&match outcome.snapshot {
+    let last = match outcome.snapshot {
         Some(id) if outcome.problems == 0 => format!("Saved snapshot {} of {}.", id.short(), request.dataset),
         Some(id) => format!(
             "Saved snapshot {} of {}, which is incomplete: {}, named above.",
@@ -252,38 +202,17 @@ fn summarise(console: &Console, request: &Request, kind: Kind, outcome: &Outcome
         ),
         None if request.dry_run => format!("Dry run: no snapshot of {} was made.", request.dataset),
         None => format!("Nothing changed since the last snapshot of {}: no new one was made.", request.dataset),
-    })
-}
-
-fn default_name(files: &Files) -> String {
-    if files.paths.is_empty() {
-        let lists = files.files_from.iter().filter_map(|file| file.file_name().filter(|name| *name != "-"));
-        let lists: Vec<PathBuf> = lists.map(PathBuf::from).collect();
-        return if lists.is_empty() { "files-from".into() } else { dataset::name_of_paths(&lists) };
-    }
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    dataset::name_of_paths(&files.paths.iter().map(absolute).collect::<Vec<_>>())
-}
-
-fn options(files: &Files) -> chunkstore::Result<FilesOptions> {
-    let absolute = |path: &PathBuf| {
-        std::path::absolute(path)
-            .map_err(|error| chunkstore::Error::io("cannot resolve", path.display().to_string(), error))
     };
-    Ok(FilesOptions {
-        paths: files.paths.iter().map(absolute).collect::<chunkstore::Result<_>>()?,
-        excludes: files.exclude.clone(),
-        exclude_files: files.exclude_file.clone(),
-        exclude_caches: files.exclude_caches,
-        exclude_if_present: files.exclude_if_present.clone(),
-        one_file_system: files.one_file_system,
-        exclude_larger_than: files.exclude_larger_than,
-        files_from: files.files_from.clone(),
-    })
-}
-
-fn size(text: &str) -> std::result::Result<u64, String> {
-    parse_size(text).map_err(|error| error.to_string())
+    let mut lines = vec![
+        format!("Read:      {read} of {}", format_size(outcome.totals.content_bytes)),
+        format!("{added_word} {new} new, {added} stored"),
+    ];
+    if outcome.delta_chunks > 0 {
+        let (content, stored) = (format_size(outcome.delta_content_bytes), format_size(outcome.delta_bytes));
+        lines.push(format!("Deltas:    {content} of it resemble what was there and take {stored}"));
+    }
+    lines.extend([format!("Time:      {}", format_elapsed(outcome.elapsed)), last]);
+    lines
 }
 
 /// A tag that can be given and taken away again with `tag SNAPSHOT +T -T`.

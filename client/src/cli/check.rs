@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::history::History;
 use crate::monitor::Monitor;
 use crate::names;
-use crate::session::{self, Purpose, Session};
+use crate::session::{Purpose, Session};
+use crate::session_files;
 use crate::units::{format_count, format_size, plural};
 use chunkstore::check::{Check, CheckOutcome, ReadData};
 use serde_json::{Map, Value, json};
@@ -51,7 +52,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         None if arguments.read_data => ReadData::All,
         None => ReadData::Nothing,
         Some(Subset::Part { part, of }) => ReadData::Part { part, of },
-        Some(Subset::Percent(percent)) => ReadData::Percent { percent, seed: session::seed()? },
+        Some(Subset::Percent(percent)) => ReadData::Percent { percent, seed: session_files::seed()? },
     };
     let outcome = check(console, &session, read_data)?;
     let history = session.history()?;
@@ -70,11 +71,12 @@ fn check(console: &Console, session: &Session, read_data: ReadData) -> Result<Ch
     if reader.is_none() {
         console.warn("with a write-only key, contents are not opened and affected paths are not named");
     }
+    let repository = session.here("check", "`nightkeepd verify` reads back what is stored")?;
     let progress = Progress::start(console);
     let counters = progress.counters();
     let outcome = console.interrupts.watched(|interrupted| {
         let check = Check {
-            repository: &session.repository,
+            repository,
             configuration: session.configuration(),
             key: &session.keys.write,
             reader: reader.as_ref(),

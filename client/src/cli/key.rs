@@ -7,6 +7,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::names;
 use crate::session::{self, Purpose, Session};
+use crate::session_files;
 use chunkstore::id::SlotId;
 use chunkstore::key::{self, SlotKind};
 use serde_json::json;
@@ -133,7 +134,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
 }
 
 fn list(console: &Console) -> Result<Exit> {
-    let (_, backend, configuration) = session::locate(&console.settings)?;
+    let session::Located { objects: backend, configuration, .. } = session::locate(&console.settings)?;
     let mut table = Table::new(&[("ID", false), ("KIND", false), ("CREATED", false), ("LABEL", false)]);
     let zone = clock::zone();
     let mut problems = 0;
@@ -178,7 +179,7 @@ fn add(console: &Console, arguments: &Add) -> Result<Exit> {
         let id = add_passphrase(&session, &passphrase, &arguments.label)?;
         return told(console, id, "Added passphrase");
     }
-    let (backend, configuration) = (session.repository.backend(), session.configuration());
+    let (backend, configuration) = (&*session.objects, session.configuration());
     let (id, text) = key::add_recovery(backend, configuration, &session.keys, clock::now())?;
     if console.json() {
         console.object(&json!({"message_type": "summary", "id": id.hex(), "recovery_key": text.as_str()}))?;
@@ -192,7 +193,7 @@ fn add(console: &Console, arguments: &Add) -> Result<Exit> {
 
 fn remove(console: &Console, prefix: &str) -> Result<Exit> {
     let session = console.open("key remove", Purpose::Write)?;
-    let (backend, configuration) = (session.repository.backend(), session.configuration());
+    let (backend, configuration) = (&*session.objects, session.configuration());
     let id = choose(prefix, key::list(backend, configuration)?.into_iter().map(|(id, _)| id))?;
     key::remove(backend, configuration, id)?;
     told(console, id, "Removed")
@@ -215,7 +216,7 @@ fn choose(prefix: &str, ids: impl Iterator<Item = SlotId>) -> Result<SlotId> {
 /// The new slot is durable before the old one goes.
 fn passwd(console: &Console, arguments: &Passwd) -> Result<Exit> {
     let session = console.open("key passwd", Purpose::Write)?;
-    let (backend, configuration) = (session.repository.backend(), session.configuration());
+    let (backend, configuration) = (&*session.objects, session.configuration());
     let old = key::list(backend, configuration)?.into_iter().find_map(|(id, slot)| {
         let slot = slot.ok()?;
         (Some(id) == session.slot && slot.kind == SlotKind::Passphrase).then_some(slot)
@@ -239,7 +240,7 @@ fn recover(console: &Console, arguments: &Recover) -> Result<Exit> {
 }
 
 fn add_passphrase(session: &Session, passphrase: &Zeroizing<Vec<u8>>, label: &str) -> Result<SlotId> {
-    let (backend, configuration) = (session.repository.backend(), session.configuration());
+    let (backend, configuration) = (&*session.objects, session.configuration());
     let (now, hardness) = (clock::now(), session::hardness());
     Ok(key::add_passphrase(backend, configuration, &session.keys, passphrase, label, now, hardness)?)
 }
@@ -264,7 +265,7 @@ fn export(console: &Console, arguments: &Export) -> Result<Exit> {
 }
 
 fn write(console: &Console, file: &Path, text: &str) -> Result<Exit> {
-    session::write_private(file, Zeroizing::new(format!("{text}\n")).as_bytes())?;
+    session_files::write_private(file, Zeroizing::new(format!("{text}\n")).as_bytes())?;
     let shown = file.display().to_string();
     console.outcome(&json!({"message_type": "summary", "file": shown}))?;
     console.say(&format!("Wrote a write-only key to {shown}."))?;

@@ -3,9 +3,10 @@
 use super::console::Console;
 use crate::error::{Error, Result};
 use crate::session::{Purpose, Session};
-use crate::settings::CredentialSource;
+use crate::settings::{CredentialSource, Settings};
 use chunkstore::key::Credential;
 use rustix::termios::OptionalActions;
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Read};
@@ -26,10 +27,24 @@ impl Console {
         Session::open(&self.settings, verb, purpose, &|place| self.credential(place))
     }
 
+    /// Opens the repository for writing without waiting for its lock; the secret is asked for once and kept in `kept`.
+    pub fn open_again(&self, settings: &Settings, verb: &str, kept: &OnceCell<Zeroizing<Vec<u8>>>) -> Result<Session> {
+        let mut settings = settings.clone();
+        settings.lock_wait = Duration::ZERO;
+        Session::open(&settings, verb, Purpose::Write, &|place| {
+            let secret = match kept.get() {
+                Some(secret) => secret.clone(),
+                None => self.secret(&settings.credential, &|| self.prompt(&format!("Passphrase for {place}: ")))?,
+            };
+            let credential = Credential::from_text(&secret)?;
+            Ok((credential, kept.set(secret)).0)
+        })
+    }
+
     /// The credential that the settings name, asked for if they name none.
     pub fn credential(&self, place: &str) -> Result<Credential> {
         let prompt = || self.prompt(&format!("Passphrase for {place}: "));
-        Ok(Credential::from_text(&self.secret(&prompt)?)?)
+        Ok(Credential::from_text(&self.secret(&self.settings.credential, &prompt)?)?)
     }
 
     /// The recovery key: from `file`, from the settings if what they name is one, else asked for.
@@ -43,7 +58,7 @@ impl Console {
         };
         let text = match file {
             Some(file) => self.file(file)?,
-            None => match self.secret(&ask)? {
+            None => match self.secret(&self.settings.credential, &ask)? {
                 // The settings name the passphrase that was lost.
                 text if !is_recovery_key(&text) && self.settings.credential != CredentialSource::Prompt => ask()?,
                 text => text,
@@ -57,7 +72,7 @@ impl Console {
 
     /// The passphrase of a repository that is about to be made, from wherever credentials come from.
     pub fn first_passphrase(&self) -> Result<Zeroizing<Vec<u8>>> {
-        let secret = self.secret(&|| self.prompt_twice())?;
+        let secret = self.secret(&self.settings.credential, &|| self.prompt_twice())?;
         self.passphrase(&secret)
     }
 
@@ -97,8 +112,12 @@ impl Console {
         }
     }
 
-    fn secret(&self, prompt: &dyn Fn() -> Result<Zeroizing<Vec<u8>>>) -> Result<Zeroizing<Vec<u8>>> {
-        match &self.settings.credential {
+    fn secret(
+        &self,
+        source: &CredentialSource,
+        prompt: &dyn Fn() -> Result<Zeroizing<Vec<u8>>>,
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        match source {
             CredentialSource::File(path) => self.file(path),
             CredentialSource::Command(command) => from_command(command),
             CredentialSource::Text(text) => Ok(text.clone()),

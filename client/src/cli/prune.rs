@@ -42,7 +42,9 @@ pub fn perform(console: &Console, session: &Session, grace: Option<Duration>, dr
     let grace = grace.unwrap_or(Duration::from_secs(session.configuration().grace_seconds));
     let history = session.history()?;
     let options = PruneOptions { grace, now: clock::now(), dry_run };
-    let outcome = session.repository.prune(&session.keys.write, &options)?;
+    let repository =
+        session.here("prune", "`nightkeepd gc` frees the space of what was forgotten, on a schedule or on demand")?;
+    let outcome = repository.prune(Some(&session.keys.write), &options)?;
     if console.json() {
         console.outcome(&json!({
             "message_type": "summary",

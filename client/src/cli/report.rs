@@ -24,8 +24,10 @@ impl Report {
     pub fn of(error: &Error) -> Report {
         let (code, hint) = match error {
             Error::Store(error) => of_store(error),
-            Error::NoRepositoryNamed => (FAILED, Some("give --repository DIR or set NIGHTKEEP_REPOSITORY")),
-            Error::RemoteUnsupported { .. } => (FAILED, Some("give the path of a local directory as repository")),
+            Error::NoRepositoryNamed => (
+                FAILED,
+                Some("give --repository DIR, set NIGHTKEEP_REPOSITORY, or name it in /etc/nightkeep/client.toml"),
+            ),
             Error::NoCredential => (
                 FAILED,
                 Some(
@@ -37,7 +39,35 @@ impl Report {
             Error::Ambiguous { .. } => (FAILED, Some("give more digits of the id, or the whole name HOST/KIND/NAME")),
             Error::Forgotten { .. } => (FAILED, Some("`nightkeep undelete` brings it back")),
             Error::NoSuchPath { .. } => (FAILED, Some("`nightkeep ls` shows what a snapshot holds")),
-            Error::Credential { .. }
+            Error::NoConfiguration { .. } => (
+                FAILED,
+                Some("`nightkeep config example` prints one to begin with; NIGHTKEEP_CONFIG names another place"),
+            ),
+            Error::Configuration { .. } => (FAILED, Some("`nightkeep config check` lists all mistakes")),
+            Error::RunGoingOn { .. } => (BUSY, Some("runs do not overlap: wait for its end")),
+            Error::NoProgram { .. } => (
+                FAILED,
+                Some("install PostgreSQL's client programs of that version, or say where they are with --programs DIR"),
+            ),
+            Error::Unreachable { .. } => (
+                FAILED,
+                Some(
+                    "check --host, --port and --username, or PGHOST, PGPORT and PGUSER; a password belongs into ~/.pgpass \
+                     (PGPASSFILE); with peer authentication run as the user: `runuser -u postgres -- nightkeep ...`",
+                ),
+            ),
+            Error::Tracker { .. } => (FAILED, Some("name the tracker's home: the directory with its config.ini")),
+            Error::Backend { .. } => (
+                FAILED,
+                Some("sqlite and postgresql can be saved; `roundup-admin` exports from the others into one of them"),
+            ),
+            Error::Database { .. } => (FAILED, Some("see whether `roundup-admin -i HOME list issue` can read it")),
+            Error::DatabaseLocked { .. } => (
+                FAILED,
+                Some("end what holds it (`fuser -v FILE` names it), or let it wait longer: sqlite_timeout in [rdbms]"),
+            ),
+            Error::Source { .. }
+            | Error::Credential { .. }
             | Error::Argument { .. }
             | Error::Refused { .. }
             | Error::Io { .. }
@@ -67,6 +97,14 @@ fn of_store(error: &Store) -> (u8, Option<&'static str>) {
         Store::Poisoned { .. } => (FAILED, Some("look for errors of the disk in the system's log, then run it again")),
         Store::WriteOnly { .. } => (FAILED, Some("use the passphrase or the recovery key for this")),
         Store::RepositoryExists { .. } => (FAILED, Some("use it as it is, or choose another directory")),
+        Store::Unreachable { .. } => (
+            NO_REPOSITORY,
+            Some("is the server running, and does UDP reach it? A later run sends only what is missing"),
+        ),
+        Store::Denied { .. } => (
+            WRONG_CREDENTIAL,
+            Some("ask the server's administrator for an invitation (`nightkeepd invite`) and `nightkeep join` it"),
+        ),
         Store::Io { .. } | Store::Invalid { .. } => (FAILED, None),
     }
 }
@@ -127,7 +165,6 @@ mod tests {
         assert_eq!(code(Store::Interrupted), 130);
         assert_eq!(code(Store::corrupt("pack", "x")), 1);
         assert_eq!(code(Store::RepositoryExists { place: "/x".into() }), 1);
-        assert_eq!(Report::of(&Error::RemoteUnsupported { place: "quic://h/r".into() }).code, 1);
         assert_eq!(Report::of(&Error::NoCredential).code, 1);
     }
 

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::error::Result;
 use crate::history::Version;
 use crate::names;
-use crate::session::Purpose;
+use crate::session::{Home, Purpose};
 use crate::units::{format_count, format_size, plural};
 use serde_json::json;
 
@@ -50,7 +50,10 @@ pub fn run(console: &Console, _arguments: &Arguments) -> Result<Exit> {
     let datasets: Vec<(&str, Sum)> =
         history.datasets().into_iter().map(|(name, versions)| (name, Sum::of(&versions))).collect();
     let forgotten = history.versions.iter().filter(|version| version.is_forgotten()).count();
-    let stored = session.repository.statistics()?;
+    let stored = match session.home() {
+        Home::Here(repository) => repository.statistics()?,
+        Home::Server(remote) => remote.statistics()?,
+    };
     let snapshots: u64 = datasets.iter().map(|(_, sum)| sum.snapshots).sum();
     let content = datasets.iter().fold(0u64, |total, (_, sum)| total.saturating_add(sum.content_bytes));
     if console.json() {

@@ -109,3 +109,72 @@ fn an_unchanged_stream_may_make_no_snapshot() {
     std::fs::remove_dir_all(fixture.cache_dir()).unwrap();
     assert!(save(&skip, "b", "two"), "nothing is remembered");
 }
+
+/// Runs a script as a producer whose judge accepts success alone; what was watched and complained of.
+fn produce(
+    fixture: &Fixture,
+    script: &str,
+    verdict: fn() -> Verdict,
+) -> (chunkstore::Result<Outcome>, Vec<u8>, String) {
+    let (mut watched, mut said) = (Vec::new(), String::new());
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    let producer = Producer {
+        name: "the producer".into(),
+        command,
+        watch: &mut |bytes| watched.extend_from_slice(bytes),
+        judge: &mut |status, complaints| {
+            said = String::from_utf8_lossy(complaints).into_owned();
+            if status.success() { Ok(verdict()) } else { Err(Error::invalid("the producer", "refused")) }
+        },
+    };
+    let told = Told::default();
+    let request = Request { skip_if_unchanged: true, ..Fixture::request() };
+    let outcome = produced(&fixture.context(&told, &fixture.cache_dir()), &request, &"out".into(), producer);
+    (outcome, watched, said)
+}
+
+#[test]
+fn a_producer_is_watched_and_judged() {
+    let fixture = Fixture::new();
+    let verdict = || Verdict { facts: vec![fact("colour", "blue")], problems: 1, sameness: Some([7; 32]) };
+    let script = "head -c 3000000 /dev/zero; seq 1 50000 >&2; echo last words >&2";
+    let (outcome, watched, said) = produce(&fixture, script, verdict);
+    let outcome = outcome.unwrap();
+    assert_eq!(fixture.content(&fixture.entries(&outcome)[&b"/out"[..]]), watched);
+    assert_eq!(watched.len(), 3_000_000);
+    assert!(said.ends_with("50000\nlast words\n") && said.len() == 64 << 10, "{}", said.len());
+    assert!(fixture.snapshot(&outcome).summary.incomplete && outcome.problems == 1);
+    let details = fixture.snapshot(&outcome).details(&fixture.reader().opener).unwrap();
+    assert!(details.facts.contains(&("colour".into(), b"blue".to_vec())));
+
+    // Other bytes, said to be the same.
+    assert!(produce(&fixture, "echo other", verdict).0.unwrap().snapshot.is_none());
+    assert!(produce(&fixture, "echo other", Verdict::default).0.unwrap().snapshot.is_some());
+    let count = fixture.repository.snapshots().unwrap().len();
+    let (outcome, _, said) = produce(&fixture, "echo half; echo why >&2; exit 1", verdict);
+    assert!(outcome.unwrap_err().to_string().contains("refused") && said == "why\n");
+    assert_eq!(fixture.repository.snapshots().unwrap().len(), count);
+}
+
+#[test]
+fn whatever_a_producer_started_ends_with_it() {
+    let (fixture, temp) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let pid = temp.path().join("pid");
+    let (flag, started) = (fixture.interrupted.clone(), pid.clone());
+    let signal = std::thread::spawn(move || {
+        while !std::fs::read(&started).is_ok_and(|text| text.ends_with(b"\n")) {
+            std::thread::yield_now();
+        }
+        flag.store(true, Ordering::Relaxed);
+    });
+    let script = format!("sleep 1000 & echo $! > {}; wait", pid.display());
+    assert!(matches!(produce(&fixture, &script, Verdict::default).0, Err(Error::Interrupted)));
+    signal.join().unwrap();
+    let pid = std::fs::read_to_string(&pid).unwrap();
+    let state = || std::fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat")).unwrap_or_default();
+    // It is nobody's child here: whoever inherits it collects it in time.
+    while !(state().is_empty() || state().contains(") Z ")) {
+        std::thread::yield_now();
+    }
+}

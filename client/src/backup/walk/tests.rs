@@ -38,6 +38,7 @@ fn walk_with(top: &Path, given: &[&str], options: &FilesOptions, mut at: impl Fn
             Step::Enter(_) => open.push(path),
             Step::Leave => assert_eq!(open.pop().unwrap(), path),
             Step::Item(stat) => assert!(!stat.is_directory()),
+            Step::Prepared(_) => panic!("nothing was prepared"),
         }
         if let (Some(below), false) = (below, step == Step::Leave) {
             at(&below);

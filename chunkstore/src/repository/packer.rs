@@ -1,0 +1,81 @@
+//! Records on their way into packs, and packs on their way into the index.
+
+use crate::error::{Error, Result};
+use crate::id::{BlobId, Tag};
+use crate::index::adopt::{BATCH_ROWS, NewPack};
+use crate::pack::PackBuilder;
+use crate::record::Class;
+use std::collections::{HashMap, HashSet};
+
+/// What was accepted and is not in the index yet.
+#[derive(Default)]
+pub struct Packer {
+    pub data: PackBuilder,
+    pub nodes: PackBuilder,
+    /// Durable, in the order they were stored.
+    unindexed: Vec<NewPack>,
+    unindexed_rows: usize,
+    pub by_tag: HashMap<Tag, BlobId>,
+    pub ids: HashSet<BlobId>,
+    /// Why nothing may be written any more.
+    pub poisoned: Option<String>,
+}
+
+impl Packer {
+    pub fn check(&self) -> Result<()> {
+        match &self.poisoned {
+            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing is taken any more; what failed is given back.
+    pub fn poison(&mut self, failed: Error) -> Error {
+        self.poisoned = Some(failed.to_string());
+        failed
+    }
+
+    pub fn builder(&mut self, class: Class) -> &mut PackBuilder {
+        match class {
+            Class::Data => &mut self.data,
+            Class::Node => &mut self.nodes,
+        }
+    }
+
+    /// What is to be stored next. Nodes never go before the data they link to.
+    pub fn take(&mut self, all: bool, target: usize) -> Result<Option<(Class, PackBuilder)>> {
+        self.check()?;
+        let nodes_due = all || self.nodes.len() >= target;
+        let data_due = nodes_due || self.data.len() >= target;
+        Ok(if data_due && !self.data.is_empty() {
+            Some((Class::Data, std::mem::take(&mut self.data)))
+        } else if nodes_due && !self.nodes.is_empty() {
+            Some((Class::Node, std::mem::take(&mut self.nodes)))
+        } else {
+            None
+        })
+    }
+
+    /// Durable packs that are to get rows now: enough of them, or with `all` what there is.
+    pub fn take_unindexed(&mut self, all: bool) -> Vec<NewPack> {
+        if all || self.unindexed_rows >= BATCH_ROWS {
+            self.unindexed_rows = 0;
+            std::mem::take(&mut self.unindexed)
+        } else {
+            Vec::new()
+        }
+    }
+
+    pub fn push_unindexed(&mut self, pack: NewPack) {
+        self.unindexed_rows += pack.trailer.entries.len();
+        self.unindexed.push(pack);
+    }
+
+    /// These are in the index now.
+    pub fn settle(&mut self, packs: &[NewPack]) {
+        for entry in packs.iter().flat_map(|pack| &pack.trailer.entries) {
+            self.ids.remove(&entry.id);
+            self.by_tag.remove(&entry.tag);
+        }
+    }
+}

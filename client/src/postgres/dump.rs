@@ -1,0 +1,127 @@
+//! One database, or what belongs to all of them, as a stream: the program, what is to be seen of its output, the verdict.
+
+use super::catalogue::{Database, Properties, Server};
+use super::facts::{self, Fact, Format};
+use super::program::{Program, failure};
+use super::query::Psql;
+use super::quote::conninfo;
+use super::watch::{Shape, Watch};
+use crate::backup::{Producer, Verdict};
+use crate::error::Result;
+use crate::names;
+use chunkstore::Error;
+use std::cell::RefCell;
+use std::process::{Command, ExitStatus};
+
+/// How long a dump waits for a lock that somebody holds on a table.
+const LOCK_WAIT_MS: u32 = 600_000;
+
+/// A server and the programs that fit it.
+pub struct Dumper<'a> {
+    pub psql: Psql<'a>,
+    pub server: Server,
+    pg_dump: Program,
+    pg_dumpall: Option<Program>,
+}
+
+/// A dump that was not begun yet.
+pub struct Dump {
+    /// What messages call it.
+    what: String,
+    command: Command,
+    facts: Vec<Fact>,
+    watch: Watch,
+    /// What the program said although it succeeded.
+    pub warnings: String,
+}
+
+impl<'a> Dumper<'a> {
+    pub fn new(psql: Psql<'a>) -> Result<Dumper<'a>> {
+        let server = Server::ask(&psql)?;
+        let pg_dump = psql.connection.find("pg_dump", Some(server.version))?;
+        Ok(Dumper { psql, server, pg_dump, pg_dumpall: None })
+    }
+
+    /// Also finds what dumps roles and tablespaces.
+    pub fn with_globals(self) -> Result<Dumper<'a>> {
+        let pg_dumpall = self.psql.connection.find("pg_dumpall", Some(self.server.version))?;
+        Ok(Dumper { pg_dumpall: Some(pg_dumpall), ..self })
+    }
+
+    /// `digests`: its sameness is wanted.
+    pub fn database(&self, database: &Database, format: Format, digests: bool) -> Result<Dump> {
+        let properties = Properties::ask(&self.psql, &database.name)?;
+        let mut command = self.psql.connection.command(&self.pg_dump.path);
+        command.args(format.options()).arg(format!("--lock-wait-timeout={LOCK_WAIT_MS}"));
+        command.arg("--dbname").arg(conninfo(&database.name));
+        let mut facts = facts::common(facts::DATABASE, &self.server, &self.pg_dump.text, &facts::now());
+        facts.extend(facts::of_database(database, format, &properties));
+        let shape = match format {
+            Format::Custom => Shape::Custom,
+            Format::Plain => Shape::Plain,
+        };
+        let what = format!("database {}", names::shown(&database.name));
+        Ok(Dump { what, command, facts, watch: Watch::new(shape, digests), warnings: String::new() })
+    }
+
+    /// Roles and tablespaces; without passwords if the user may not read them.
+    pub fn globals(&self, digests: bool) -> Option<Dump> {
+        let program = self.pg_dumpall.as_ref()?;
+        let mut command = self.psql.connection.command(&program.path);
+        command.arg("--globals-only").arg("--dbname").arg(conninfo(self.psql.maintenance()));
+        if !self.server.is_superuser {
+            command.arg("--no-role-passwords");
+        }
+        let facts = facts::common(facts::GLOBALS, &self.server, &program.text, &facts::now());
+        let watch = Watch::new(Shape::Globals, digests);
+        Some(Dump { what: "roles and tablespaces".into(), command, facts, watch, warnings: String::new() })
+    }
+}
+
+impl Dump {
+    pub fn add(&mut self, facts: impl IntoIterator<Item = Fact>) {
+        self.facts.extend(facts);
+    }
+
+    /// Hands the program to `run`, which is to read it to its end, and completes the verdict on it. `problems` are those of
+    /// others, which make the snapshot incomplete.
+    pub fn produce<T>(
+        &mut self,
+        problems: u64,
+        run: impl FnOnce(Producer<'_>) -> chunkstore::Result<T>,
+    ) -> chunkstore::Result<T> {
+        let command = std::mem::replace(&mut self.command, Command::new(""));
+        let (watch, warnings) = (RefCell::new(&mut self.watch), &mut self.warnings);
+        let (what, facts) = (&self.what, &self.facts);
+        run(Producer {
+            name: command.get_program().to_string_lossy().into_owned(),
+            command,
+            watch: &mut |bytes| watch.borrow_mut().feed(bytes),
+            judge: &mut |status, complaints| {
+                *warnings = String::from_utf8_lossy(complaints).trim().to_owned();
+                let mut watch = watch.borrow_mut();
+                verdict(what, &mut watch, facts, status, complaints).map(|verdict| Verdict { problems, ..verdict })
+            },
+        })
+    }
+}
+
+fn verdict(
+    what: &str,
+    watch: &mut Watch,
+    facts: &[Fact],
+    status: ExitStatus,
+    complaints: &[u8],
+) -> chunkstore::Result<Verdict> {
+    if !status.success() {
+        return Err(Error::invalid(what, failure(status, complaints)));
+    }
+    if let Some(fault) = watch.fault() {
+        return Err(Error::invalid(what, fault));
+    }
+    let mut facts = facts.to_vec();
+    if watch.is_unknown() {
+        facts.push(facts::fact("postgres.end", "unchecked"));
+    }
+    Ok(Verdict { facts, problems: 0, sameness: watch.sameness() })
+}

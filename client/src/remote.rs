@@ -1,0 +1,696 @@
+//! A repository at the other end of QUIC. The one asynchronous file of the client: it owns the runtime, and shows the rest
+//! what does not know of it: a [`Store`] whose calls wait.
+//!
+//! A connection that was lost is made again, for as long as [`OUTAGE_MAX`]; what was not answered is asked again, and what
+//! was sent and is not durable is sent again, unless it arrived. Records go out without waiting for answers, so a fault of
+//! one shows at a later `put`, at `flush` or at `commit`.
+
+mod objects;
+
+mod push;
+
+pub use objects::KeySlots;
+
+use crate::error::{Error, Result};
+use crate::servers::{self, RemotePlace};
+use crate::settings::Settings;
+use chunkstore::backend::{Backend, ObjectKind as Kind, ObjectName};
+use chunkstore::capsule::Capsule;
+use chunkstore::configuration::Configuration;
+use chunkstore::id::{BlobId, CapsuleId, HalfTag, MarkId, SnapshotId, Tag};
+use chunkstore::mark::Mark;
+use chunkstore::record::Record;
+use chunkstore::repository::Statistics;
+use chunkstore::snapshot::Snapshot;
+use chunkstore::store::Store;
+use objects::{Objects, object_name};
+use protocol::connection::{Close, Connection, Reader, Writer};
+use protocol::fetch::Fetch;
+use protocol::identity::{NodeId, NodeKey};
+use protocol::message::{BATCH_MAX, Code, FETCH_MAX, Message, ObjectKind, Role, VERSION};
+use protocol::tls::Purpose;
+use protocol::token::{EXPORTER_LABEL, Token};
+use push::{Push, PushQueue};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+/// How long a lost connection is tried again before the work is given up.
+const OUTAGE_MAX: Duration = Duration::from_secs(60);
+/// A request that fails so often over new connections fails.
+const ATTEMPTS_MAX: usize = 8;
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+type Answered<T> = std::result::Result<T, protocol::Error>;
+
+/// The way to a repository on a server: a connection that comes back.
+pub struct Link {
+    place: RemotePlace,
+    key: NodeKey,
+    server: NodeId,
+    connection: tokio::sync::Mutex<Option<Connection>>,
+    welcome: Mutex<Welcome>,
+    runtime: Runtime,
+}
+
+/// What the server said last.
+#[derive(Clone, Default)]
+struct Welcome {
+    configuration: Vec<u8>,
+    push_bytes_max: u64,
+}
+
+pub struct Remote {
+    link: Arc<Link>,
+    configuration: Configuration,
+    objects: Objects,
+    capsules: Mutex<HashMap<CapsuleId, Capsule>>,
+    push: Push,
+}
+
+/// One thread that drives the network until it is dropped.
+struct Runtime {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What an invitation brought.
+pub struct Joined {
+    pub place: RemotePlace,
+    pub client: NodeId,
+    pub server: NodeId,
+    pub role: Role,
+    pub datasets: Vec<String>,
+}
+
+/// Answers an invitation: pins the server, and makes this machine known to it.
+pub fn join(settings: &Settings, token: &Token, writer: [u8; 32], name: &str) -> Result<Joined> {
+    let key = servers::node_key(&settings.state_dir)?;
+    let runtime = Runtime::start()?;
+    let place = RemotePlace { address: token.address.clone(), repository: token.repository.clone() };
+    let enrolling = async {
+        let connection = Connection::connect(&place.address, &key, token.server, Purpose::Enrol).await?;
+        let proof = Token::proof(&token.secret, &connection.exported(EXPORTER_LABEL)?, key.id());
+        let (mut sending, mut receiving) = connection.open().await?;
+        let (invitation, name) = (token.invitation, name.to_owned());
+        sending.send(&Message::Enroll { version: VERSION, invitation, proof: *proof.as_bytes(), writer, name }).await?;
+        let answer = receiving.expect().await?;
+        connection.close_gently().await;
+        Ok(answer)
+    };
+    let answer = runtime.handle.block_on(enrolling).map_err(|error| match error {
+        // A server lets strangers in only while an invitation is open.
+        protocol::Error::Unknown { .. } => invitation_gone(),
+        error => in_words(&place, error),
+    })?;
+    match answer {
+        Message::Enrolled { role, datasets, .. } => {
+            servers::pin(&settings.state_dir, &place.address, token.server)?;
+            Ok(Joined { place, client: key.id(), server: token.server, role, datasets })
+        }
+        Message::Refused(refusal) if refusal.code == Code::Invitation => {
+            Err(Error::refused("the invitation", refusal.reason))
+        }
+        Message::Refused(refusal) => Err(refusal.into_error().into()),
+        other => Err(in_words(&place, unexpected(&other)).into()),
+    }
+}
+
+fn invitation_gone() -> chunkstore::Error {
+    let reason = "it is used, expired or was never made; ask for another one";
+    chunkstore::Error::Denied { what: "the invitation".into(), reason: reason.into() }
+}
+
+impl Link {
+    /// Connects, to a server that this machine joined.
+    pub fn open(settings: &Settings, place: &RemotePlace) -> Result<Link> {
+        let link = Link {
+            place: place.clone(),
+            key: servers::node_key(&settings.state_dir)?,
+            server: servers::pinned(&settings.state_dir, &place.address)?,
+            connection: tokio::sync::Mutex::new(None),
+            welcome: Mutex::default(),
+            runtime: Runtime::start()?,
+        };
+        let connecting = async {
+            let connection = link.dial().await?;
+            *link.connection.lock().await = Some(connection);
+            Ok(())
+        };
+        let connected: Answered<()> = link.runtime.handle.block_on(connecting);
+        connected.map_err(|error| in_words(place, error))?;
+        Ok(link)
+    }
+
+    /// None while nobody has created the repository.
+    pub fn configuration(&self) -> Result<Option<Configuration>> {
+        let bytes = lock(&self.welcome).configuration.clone();
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Configuration::decode(&bytes, "the configuration that the server sent")?))
+    }
+
+    /// Makes the empty repository one with these key slots.
+    pub fn create(&self, configuration: &Configuration, slots: &dyn Backend) -> Result<()> {
+        let mut sent = Vec::new();
+        for (name, _) in slots.list(Kind::KeySlot)? {
+            if let ObjectName::KeySlot(id) = name {
+                sent.push((id, slots.get(name)?));
+            }
+        }
+        let request = Message::Create { configuration: configuration.encode(), slots: sent };
+        Ok(self.done(request)?)
+    }
+
+    fn done(&self, request: Message) -> chunkstore::Result<()> {
+        self.request(request, |answer| match answer {
+            Message::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        })
+    }
+
+    /// One question, one answer.
+    fn request<T>(&self, request: Message, take: impl Fn(Message) -> Answered<T>) -> chunkstore::Result<T> {
+        self.wait(self.ask(&request)).and_then(|answer| take(answer).map_err(|error| in_words(&self.place, error)))
+    }
+
+    /// Several at once: a round trip for all of them, not for each.
+    fn requests<T>(
+        self: &Arc<Link>,
+        requests: Vec<Message>,
+        take: impl Fn(Message) -> Answered<T>,
+    ) -> chunkstore::Result<Vec<T>> {
+        if let Ok([request]) = <[Message; 1]>::try_from(requests.clone()) {
+            return self.request(request, take).map(|answer| vec![answer]);
+        }
+        let asked: Vec<_> = requests
+            .into_iter()
+            .map(|request| {
+                let link = Arc::clone(self);
+                self.runtime.handle.spawn(async move { link.ask(&request).await })
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            let answer =
+                self.wait(async { asked.await.unwrap_or_else(|_| Err(protocol::Error::lost("it was stopped"))) })?;
+            answers.push(take(answer).map_err(|error| in_words(&self.place, error))?);
+        }
+        Ok(answers)
+    }
+
+    /// Waits on a thread that does not drive the network.
+    fn wait<T>(&self, work: impl Future<Output = Answered<T>>) -> chunkstore::Result<T> {
+        self.runtime.handle.block_on(work).map_err(|error| in_words(&self.place, error))
+    }
+
+    async fn ask(&self, request: &Message) -> Answered<Message> {
+        let mut attempts = 0;
+        loop {
+            let connection = self.connected().await?;
+            let outcome = ask_once(&connection, request).await;
+            attempts += 1;
+            match outcome {
+                Err(error) if is_loss(&error) && attempts < ATTEMPTS_MAX => connection.close(Close::Done, ""),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Runs an exchange, over a new connection if the old one was lost meanwhile.
+    async fn retrying<T>(&self, exchange: impl AsyncFn(Writer, Reader) -> Answered<T>) -> Answered<T> {
+        let mut attempts = 0;
+        loop {
+            let connection = self.connected().await?;
+            let outcome = match connection.open().await {
+                Ok((writer, reader)) => exchange(writer, reader).await,
+                Err(error) => Err(error),
+            };
+            attempts += 1;
+            match outcome {
+                Err(error) if is_loss(&error) && attempts < ATTEMPTS_MAX => {
+                    // A stream may fail by itself; then the connection is of no use either.
+                    connection.close(Close::Done, "");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The connection, made again if it is gone. Who comes first dials, the others wait.
+    async fn connected(&self) -> Answered<Connection> {
+        let mut held = self.connection.lock().await;
+        if let Some(connection) = held.as_ref().filter(|connection| connection.is_open()) {
+            return Ok(connection.clone());
+        }
+        if let Some(connection) = held.take()
+            && let error = connection.ended().await
+            && let protocol::Error::Closed { code, .. } = &error
+            && *code == Close::Revoked as u32
+        {
+            return Err(error);
+        }
+        let began = Instant::now();
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.dial().await {
+                Ok(connection) => {
+                    *held = Some(connection.clone());
+                    return Ok(connection);
+                }
+                Err(error) if is_loss(&error) && began.elapsed() < OUTAGE_MAX => {}
+                Err(error) => return Err(error),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// A connection that the server accepted.
+    async fn dial(&self) -> Answered<Connection> {
+        let connection = Connection::connect(&self.place.address, &self.key, self.server, Purpose::Work).await?;
+        let (mut writer, mut reader) = connection.open().await?;
+        let program = format!("nightkeep {}", env!("CARGO_PKG_VERSION"));
+        let repository = self.place.repository.clone();
+        writer.send(&Message::Hello { version: VERSION, repository, program }).await?;
+        match reader.expect().await? {
+            Message::Welcome { configuration, push_bytes_max, .. } => {
+                let mut welcome = lock(&self.welcome);
+                if !welcome.configuration.is_empty() && welcome.configuration != configuration {
+                    return Err(protocol::Error::violation("the repository became another one"));
+                }
+                *welcome = Welcome { configuration, push_bytes_max };
+                Ok(connection)
+            }
+            Message::Refused(refusal) => Err(protocol::Error::Refused(refusal)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let closing = async {
+            if let Some(connection) = self.connection.lock().await.take() {
+                connection.close_gently().await;
+            }
+        };
+        self.runtime.handle.block_on(closing);
+    }
+}
+
+impl Runtime {
+    fn start() -> Result<Runtime> {
+        let failed = |error| Error::io("cannot start", "the network's thread", error);
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let (handle, (stop, stopped)) = (runtime.handle().clone(), oneshot::channel());
+        let drive = move || {
+            // Whether it is told or the sender is gone is the same.
+            let _ = runtime.block_on(stopped);
+        };
+        let thread = std::thread::Builder::new().name("network".into()).spawn(drive).map_err(failed)?;
+        Ok(Runtime { handle, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Remote {
+    pub fn new(link: Arc<Link>, configuration: Configuration) -> Remote {
+        let push = Push::new(lock(&link.welcome).push_bytes_max);
+        Remote { link, configuration, objects: Objects::default(), capsules: Mutex::default(), push }
+    }
+
+    pub fn place(&self) -> &RemotePlace {
+        &self.link.place
+    }
+
+    pub fn statistics(&self) -> chunkstore::Result<Statistics> {
+        self.link.request(Message::Statistics, |answer| match answer {
+            Message::StatisticsAnswer { packs, pack_bytes, blobs, blob_bytes } => {
+                Ok(Statistics { packs, pack_bytes, blobs, blob_bytes })
+            }
+            other => Err(unexpected(&other)),
+        })
+    }
+
+    /// Starts what sends, when there is something to send for the first time.
+    fn pushing(&self) -> &Arc<PushQueue> {
+        self.push.started(|queue| {
+            let link = Arc::downgrade(&self.link);
+            self.link.runtime.handle.spawn(push_all(link, queue));
+        })
+    }
+
+    /// Whole objects, those that are new to this machine fetched in as few round trips as can be.
+    fn objects(&self, kind: ObjectKind) -> chunkstore::Result<Vec<(Vec<u8>, Arc<Vec<u8>>)>> {
+        let mut names = Vec::new();
+        loop {
+            let after = names.last().cloned().unwrap_or_default();
+            let (more, mut page) = self.link.request(Message::List { kind, after }, |answer| match answer {
+                Message::Names { more, kind: listed, names } if listed == kind => Ok((more, names)),
+                other => Err(unexpected(&other)),
+            })?;
+            let ends = !more || page.is_empty();
+            names.append(&mut page);
+            if ends {
+                break;
+            }
+        }
+        for batch in self.objects.lacking(kind, &names).chunks(FETCH_MAX) {
+            let request = Message::Fetch { kind, names: batch.to_vec() };
+            let fetched = self.link.wait(self.link.retrying(async |mut writer: Writer, mut reader: Reader| {
+                writer.send(&request).await?;
+                writer.finish();
+                let mut fetched = Vec::with_capacity(batch.len());
+                for name in batch {
+                    match reader.expect().await? {
+                        Message::Object(bytes) => fetched.push((name.clone(), bytes)),
+                        // It went while we asked.
+                        Message::Refused(refusal) if refusal.code == Code::Missing => {}
+                        Message::Refused(refusal) => return Err(protocol::Error::Refused(refusal)),
+                        other => return Err(unexpected(&other)),
+                    }
+                }
+                Ok(fetched)
+            }))?;
+            self.objects.keep(kind, fetched);
+        }
+        Ok(self.objects.held(kind, &names))
+    }
+
+    fn read_batch(&self, ids: &[BlobId]) -> chunkstore::Result<Vec<chunkstore::Result<Record>>> {
+        let (request, repository) = (Message::Read(ids.to_vec()), self.configuration.repository);
+        self.link.wait(self.link.retrying(async |mut writer: Writer, mut reader: Reader| {
+            writer.send(&request).await?;
+            writer.finish();
+            let mut fetch = Fetch::new(repository, ids);
+            while !fetch.is_complete() {
+                fetch.received(reader.expect().await?)?;
+            }
+            fetch.finish()
+        }))
+    }
+}
+
+impl Store for Remote {
+    fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    fn known(&self, tags: &[Tag]) -> chunkstore::Result<Vec<Option<BlobId>>> {
+        // What this session put needs no question: who puts a node has just put what it links to.
+        let mut answers: Vec<Option<BlobId>> = self.push.put_before(tags);
+        let asked: Vec<usize> = (0..tags.len()).filter(|at| answers.get(*at).is_some_and(Option::is_none)).collect();
+        let batches =
+            asked.chunks(BATCH_MAX).map(|batch| batch.iter().filter_map(|at| tags.get(*at).copied()).collect());
+        let batches: Vec<Vec<Tag>> = batches.collect();
+        if batches.is_empty() {
+            return Ok(answers);
+        }
+        let lens: Vec<usize> = batches.iter().map(Vec::len).collect();
+        let known = self.link.requests(batches.into_iter().map(Message::Known).collect(), |answer| match answer {
+            Message::KnownAnswer(known) => Ok(known),
+            other => Err(unexpected(&other)),
+        })?;
+        if known.iter().map(Vec::len).ne(lens) {
+            return Err(odd("it does not fit the question"));
+        }
+        for (at, known) in asked.into_iter().zip(known.into_iter().flatten()) {
+            if let Some(answer) = answers.get_mut(at) {
+                *answer = known;
+            }
+        }
+        Ok(answers)
+    }
+
+    fn present(&self, ids: &[BlobId]) -> chunkstore::Result<Vec<bool>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let requests = ids.chunks(BATCH_MAX).map(|batch| Message::Present(batch.to_vec())).collect();
+        let present = self.link.requests(requests, |answer| match answer {
+            Message::PresentAnswer(present) => Ok(present),
+            other => Err(unexpected(&other)),
+        })?;
+        let fits = present.iter().map(Vec::len).eq(ids.chunks(BATCH_MAX).map(<[BlobId]>::len));
+        if fits { Ok(present.concat()) } else { Err(odd("it does not fit the question")) }
+    }
+
+    fn generation(&self) -> chunkstore::Result<[u8; 16]> {
+        self.link.request(Message::Generation, |answer| match answer {
+            Message::GenerationAnswer(generation) => Ok(generation),
+            other => Err(unexpected(&other)),
+        })
+    }
+
+    fn alternate(&self, tag: HalfTag) -> chunkstore::Result<Option<BlobId>> {
+        self.link.request(Message::Alternate(tag), |answer| match answer {
+            Message::AlternateAnswer(id) => Ok(id),
+            other => Err(unexpected(&other)),
+        })
+    }
+
+    fn put(&self, record: Record, capsule: &Capsule) -> chunkstore::Result<BlobId> {
+        self.pushing();
+        self.push.put(record, capsule).map_err(|error| in_words(&self.link.place, error))
+    }
+
+    fn flush(&self) -> chunkstore::Result<()> {
+        if !self.push.was_started() {
+            return Ok(());
+        }
+        self.push.flush().map_err(|error| in_words(&self.link.place, error))
+    }
+
+    fn commit(&self, snapshot: &Snapshot) -> chunkstore::Result<()> {
+        self.pushing();
+        self.push.commit(snapshot).map_err(|error| in_words(&self.link.place, error))
+    }
+
+    fn snapshots(&self) -> chunkstore::Result<Vec<(SnapshotId, chunkstore::Result<Snapshot>)>> {
+        let parse = |(name, bytes): (Vec<u8>, Arc<Vec<u8>>)| {
+            let id = SnapshotId::from_slice(&name)?;
+            let snapshot = Snapshot::parse(bytes.to_vec(), &self.configuration.repository);
+            Some((
+                id,
+                snapshot.and_then(|snapshot| named(snapshot.id == id, &format!("snapshot {id}")).map(|()| snapshot)),
+            ))
+        };
+        Ok(self.objects(ObjectKind::Snapshot)?.into_iter().filter_map(parse).collect())
+    }
+
+    fn marks(&self) -> chunkstore::Result<Vec<(MarkId, chunkstore::Result<(Mark, Vec<u8>)>)>> {
+        let parse = |(name, bytes): (Vec<u8>, Arc<Vec<u8>>)| {
+            let id = MarkId::from_slice(&name)?;
+            let mark = Mark::parse(&bytes, &self.configuration.repository);
+            let mark =
+                mark.and_then(|(own, mark)| named(own == id, &format!("mark {id}")).map(|()| (mark, bytes.to_vec())));
+            Some((id, mark))
+        };
+        Ok(self.objects(ObjectKind::Mark)?.into_iter().filter_map(parse).collect())
+    }
+
+    fn mark(&self, object: &[u8]) -> chunkstore::Result<()> {
+        self.link.done(Message::Store { kind: ObjectKind::Mark, bytes: object.to_vec() })
+    }
+
+    fn arrange(&self, ids: &[BlobId]) -> chunkstore::Result<Vec<Vec<usize>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let requests = ids.chunks(BATCH_MAX).map(|batch| Message::Arrange(batch.to_vec())).collect();
+        let batches = self.link.requests(requests, |answer| match answer {
+            Message::Groups(groups) => Ok(groups),
+            other => Err(unexpected(&other)),
+        })?;
+        let mut arranged = Vec::new();
+        for ((batch, groups), start) in ids.chunks(BATCH_MAX).zip(batches).zip((0..).step_by(BATCH_MAX)) {
+            if groups.iter().map(Vec::len).sum::<usize>() != batch.len() {
+                return Err(odd("it does not fit the question"));
+            }
+            let position = |position: u32| start + position as usize;
+            arranged.extend(groups.into_iter().map(|group| group.into_iter().map(position).collect::<Vec<_>>()));
+        }
+        Ok(arranged)
+    }
+
+    fn read(&self, ids: &[BlobId]) -> chunkstore::Result<Vec<chunkstore::Result<Record>>> {
+        let mut records = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(BATCH_MAX) {
+            records.extend(self.read_batch(batch)?);
+        }
+        Ok(records)
+    }
+
+    fn capsule(&self, id: CapsuleId) -> chunkstore::Result<Capsule> {
+        if let Some(capsule) = lock(&self.capsules).get(&id) {
+            return Ok(capsule.clone());
+        }
+        let bytes = self.link.request(Message::Capsule(id), |answer| match answer {
+            Message::CapsuleObject(bytes) => Ok(bytes),
+            other => Err(unexpected(&other)),
+        })?;
+        let capsule = Capsule::parse(bytes, &self.configuration.repository)?;
+        named(capsule.id == id, &format!("capsule {id}"))?;
+        lock(&self.capsules).insert(id, capsule.clone());
+        Ok(capsule)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.push.end();
+    }
+}
+
+async fn ask_once(connection: &Connection, request: &Message) -> Answered<Message> {
+    let (mut writer, mut reader) = connection.open().await?;
+    writer.send(request).await?;
+    writer.finish();
+    reader.expect().await
+}
+
+/// Sends what is put until the end, over one connection after another.
+async fn push_all(link: std::sync::Weak<Link>, queue: Arc<PushQueue>) {
+    let mut attempts = 0;
+    let mut durable = 0;
+    loop {
+        // The link is held only while there is work, so that whoever drops it last ends the connection.
+        let outcome = match link.upgrade() {
+            Some(link) => push_once(&link, &queue).await,
+            None => return,
+        };
+        match outcome {
+            Ok(()) => return,
+            Err(error) if is_loss(&error) && attempts < ATTEMPTS_MAX => {
+                let now = queue.answers();
+                attempts = if now > durable { 0 } else { attempts + 1 };
+                durable = now;
+            }
+            Err(error) => return queue.fail(error),
+        }
+    }
+}
+
+/// One stream, from what is not durable to its end. Ok only when nothing more is to come.
+async fn push_once(link: &Link, queue: &PushQueue) -> Answered<()> {
+    let connection = link.connected().await?;
+    let tags = queue.interrupted();
+    let mut known = std::collections::HashSet::new();
+    for batch in tags.chunks(BATCH_MAX) {
+        match link.ask(&Message::Known(batch.to_vec())).await? {
+            Message::KnownAnswer(answers) => known.extend(answers.into_iter().flatten()),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    queue.resume(&known);
+    let (mut writer, mut reader) = connection.open().await?;
+    writer.send(&Message::Push).await?;
+    let receiving = async {
+        loop {
+            let answer = reader.next().await?.ok_or_else(|| protocol::Error::lost("a push was ended"))?;
+            queue.received(answer)?;
+        }
+    };
+    let sending = async {
+        loop {
+            match queue.outgoing().await {
+                None => return Ok(()),
+                Some(frame) => push::send(&mut writer, frame).await?,
+            }
+        }
+    };
+    tokio::pin!(receiving);
+    let outcome: Answered<()> = tokio::select! {
+        received = &mut receiving => return received,
+        sent = sending => sent,
+    };
+    match outcome {
+        Ok(()) => {
+            writer.finish();
+            Ok(())
+        }
+        // It may have been stopped by an answer that says why.
+        Err(error) => timeout(Duration::from_secs(5), receiving).await.unwrap_or(Err(error)),
+    }
+}
+
+/// Whether the same can be tried over another connection.
+fn is_loss(error: &protocol::Error) -> bool {
+    match error {
+        protocol::Error::Lost { .. } | protocol::Error::Unreachable { .. } => true,
+        protocol::Error::Closed { code, .. } => {
+            [Close::Done, Close::Stopping, Close::Busy].iter().any(|c| *c as u32 == *code)
+        }
+        protocol::Error::Refused(refusal) => refusal.code == Code::Busy,
+        _ => false,
+    }
+}
+
+fn unexpected(message: &Message) -> protocol::Error {
+    match message {
+        Message::Refused(refusal) => protocol::Error::Refused(refusal.clone()),
+        other => protocol::Error::violation(format!("{} is no answer to this", other.name())),
+    }
+}
+
+/// What the rest of the program is told.
+fn in_words(place: &RemotePlace, error: protocol::Error) -> chunkstore::Error {
+    use chunkstore::Error as Store;
+    let server = || format!("the server {}", place.address);
+    match error {
+        protocol::Error::Unreachable { reason, .. } | protocol::Error::Lost { reason } => {
+            Store::Unreachable { place: server(), reason }
+        }
+        protocol::Error::WrongServer { .. } => Store::Denied {
+            what: server(),
+            reason: "it has another key than when this machine joined it: it was set up anew, or somebody else answers"
+                .into(),
+        },
+        protocol::Error::Unknown { .. } => {
+            Store::Denied { what: server(), reason: "it does not know this machine, or no longer".into() }
+        }
+        protocol::Error::Closed { code, reason } if code == Close::Revoked as u32 => {
+            Store::Denied { what: server(), reason }
+        }
+        protocol::Error::Closed { reason, .. } => Store::Unreachable { place: server(), reason },
+        protocol::Error::Violation { reason } => odd(&reason),
+        protocol::Error::Refused(refusal) => refusal.into_error(),
+    }
+}
+
+fn odd(reason: &str) -> chunkstore::Error {
+    chunkstore::Error::corrupt("the answer of the server", reason)
+}
+
+fn named(is_so: bool, object: &str) -> chunkstore::Result<()> {
+    if is_so { Ok(()) } else { Err(chunkstore::Error::corrupt(object, "its bytes do not match its name")) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks for an object by its name, for [`KeySlots`].
+fn one_object(link: &Link, name: ObjectName) -> chunkstore::Result<Vec<u8>> {
+    let Some((kind, bytes)) = object_name(name) else { return Err(chunkstore::Error::missing(name.to_string())) };
+    link.request(Message::Fetch { kind, names: vec![bytes] }, |answer| match answer {
+        Message::Object(bytes) => Ok(bytes),
+        other => Err(unexpected(&other)),
+    })
+}

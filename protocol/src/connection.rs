@@ -1,0 +1,360 @@
+//! The one file that names quinn: endpoints, connections, streams of frames. Limits of `docs/protocol.md`, section 9.
+//!
+//! A reader judges a frame's length before it allocates, and allocates as bytes arrive.
+
+use crate::error::{Error, Result};
+use crate::identity::{NodeId, NodeKey};
+use crate::message::{HEAD_LEN, Head, Message, record_head};
+use crate::tls::{self, Admission, Purpose};
+use bytes::Bytes;
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionError, EndpointConfig, MtuDiscoveryConfig, ReadError, TransportConfig, VarInt, WriteError};
+use rustls::pki_types::CertificateDer;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+pub const PORT: u16 = 4747;
+/// Streams that a client may have open.
+pub const STREAMS_MAX: u32 = 16;
+
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const IDLE_MAX: Duration = Duration::from_secs(30);
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+const INCOMING_MAX: usize = 256;
+/// A frame that was begun goes on at least this often, and at [`FRAME_BYTES_PER_SECOND_MIN`] on the whole.
+const STALL_MAX: Duration = Duration::from_secs(60);
+const FRAME_BYTES_PER_SECOND_MIN: u64 = 1024;
+/// A frame's memory grows by as much at once as this.
+const GROWTH_MAX: usize = 256 << 10;
+/// Packets grow up to this where the path bears it.
+const DATAGRAM_BYTES_MAX: u16 = 16 << 10;
+/// TLS alert "access denied", as QUIC carries it.
+const ACCESS_DENIED: u64 = 0x100 + 49;
+
+/// Why a connection is closed on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Close {
+    Done = 0,
+    Violation = 1,
+    Stopping = 2,
+    Revoked = 3,
+    Busy = 4,
+    TooSlow = 5,
+}
+
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+}
+
+/// Somebody who asks to be let in.
+pub struct Arrival(quinn::Incoming);
+
+#[derive(Clone)]
+pub struct Connection {
+    inner: quinn::Connection,
+    /// Keeps a client's endpoint alive.
+    _endpoint: Option<quinn::Endpoint>,
+    peer: NodeId,
+    purpose: Purpose,
+    place: Arc<str>,
+}
+
+pub struct Writer(quinn::SendStream);
+
+pub struct Reader(quinn::RecvStream);
+
+impl Listener {
+    pub fn bind(address: SocketAddr, key: &NodeKey, admission: Admission) -> Result<Listener> {
+        let failed = |reason: String| Error::Unreachable { place: address.to_string(), reason };
+        let crypto = QuicServerConfig::try_from(tls::server(key, admission)?).map_err(|e| failed(e.to_string()))?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(Arc::new(transport()));
+        config.max_incoming(INCOMING_MAX).incoming_buffer_size(64 << 10).incoming_buffer_size_total(8 << 20);
+        let socket = UdpSocket::bind(address).map_err(|error| failed(error.to_string()))?;
+        let endpoint = quinn::Endpoint::new(endpoint_config(), Some(config), socket, Arc::new(quinn::TokioRuntime));
+        Ok(Listener { endpoint: endpoint.map_err(|error| failed(error.to_string()))? })
+    }
+
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addr().ok()
+    }
+
+    /// The next one whose address is validated; None once closed.
+    pub async fn accept(&self) -> Option<Arrival> {
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            if incoming.remote_address_validated() {
+                return Some(Arrival(incoming));
+            }
+            // It fails only for a validated address.
+            let _ = incoming.retry();
+        }
+    }
+
+    pub fn open_connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
+    pub async fn close(&self, close: Close, reason: &str) {
+        self.endpoint.close(code(close), reason.as_bytes());
+        self.endpoint.wait_idle().await;
+    }
+}
+
+impl Arrival {
+    pub fn address(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
+    pub fn refuse(self) {
+        self.0.refuse();
+    }
+
+    /// The handshake.
+    pub async fn admit(self) -> Result<Connection> {
+        let place = self.0.remote_address().to_string();
+        let connecting = self.0.accept().map_err(|error| lost(&place, error))?;
+        let inner = timeout(HANDSHAKE_MAX, connecting).await.map_err(|_| Error::lost("the handshake took too long"))?;
+        Connection::new(inner.map_err(|error| lost(&place, error))?, None, place)
+    }
+}
+
+impl Connection {
+    /// `place` is HOST:PORT.
+    pub async fn connect(place: &str, key: &NodeKey, server: NodeId, purpose: Purpose) -> Result<Connection> {
+        let failed = |reason: String| Error::Unreachable { place: place.to_owned(), reason };
+        let addresses = tokio::net::lookup_host(place).await.map_err(|error| failed(error.to_string()))?;
+        let mut last = failed("it has no address".into());
+        for address in addresses {
+            match Connection::connect_to(address, place, key, server, purpose).await {
+                Err(error @ (Error::Unreachable { .. } | Error::Lost { .. })) => last = error,
+                outcome => return outcome,
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(
+        address: SocketAddr,
+        place: &str,
+        key: &NodeKey,
+        server: NodeId,
+        purpose: Purpose,
+    ) -> Result<Connection> {
+        let failed = |reason: String| Error::Unreachable { place: place.to_owned(), reason };
+        let (crypto, mismatch) = tls::client(key, server, purpose)?;
+        let crypto = QuicClientConfig::try_from(crypto).map_err(|error| failed(error.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport()));
+        let any: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).map_err(|error| failed(error.to_string()))?;
+        let endpoint = quinn::Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime))
+            .map_err(|error| failed(error.to_string()))?;
+        // Nobody looks at the name: the key is what is pinned.
+        let connecting = endpoint.connect_with(config, address, "nightkeep").map_err(|e| failed(e.to_string()))?;
+        match timeout(HANDSHAKE_MAX, connecting).await {
+            Ok(Ok(inner)) => Connection::new(inner, Some(endpoint), place.to_owned()),
+            Ok(Err(_)) if mismatch.load(Ordering::SeqCst) => Err(Error::WrongServer { place: place.to_owned() }),
+            Ok(Err(error)) => Err(match lost(place, error) {
+                Error::Lost { reason } => failed(reason),
+                other => other,
+            }),
+            Err(_) => Err(failed("nobody answers".into())),
+        }
+    }
+
+    fn new(inner: quinn::Connection, endpoint: Option<quinn::Endpoint>, place: String) -> Result<Connection> {
+        let odd = || Error::violation("a handshake without key or purpose");
+        let keys = inner.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let peer = keys.and_then(|keys| keys.first().and_then(|key| NodeId::from_spki(key))).ok_or_else(odd)?;
+        let data = inner.handshake_data().and_then(|any| any.downcast::<HandshakeData>().ok()).ok_or_else(odd)?;
+        let purpose = data.protocol.and_then(|alpn| Purpose::of(&alpn)).ok_or_else(odd)?;
+        Ok(Connection { inner, _endpoint: endpoint, peer, purpose, place: place.into() })
+    }
+
+    pub fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Where the peer is now.
+    pub fn address(&self) -> SocketAddr {
+        self.inner.remote_address()
+    }
+
+    pub async fn open(&self) -> Result<(Writer, Reader)> {
+        let (send, receive) = self.inner.open_bi().await.map_err(|error| lost(&self.place, error))?;
+        Ok((Writer(send), Reader(receive)))
+    }
+
+    /// The next stream that the peer opens.
+    pub async fn accept(&self) -> Result<(Writer, Reader)> {
+        let (send, receive) = self.inner.accept_bi().await.map_err(|error| lost(&self.place, error))?;
+        Ok((Writer(send), Reader(receive)))
+    }
+
+    /// Bytes that only this connection's two ends know.
+    pub fn exported(&self, label: &[u8]) -> Result<[u8; 32]> {
+        let mut bytes = [0; 32];
+        let exported = self.inner.export_keying_material(&mut bytes, label, b"");
+        exported.map(|()| bytes).map_err(|_| Error::violation("TLS exports nothing"))
+    }
+
+    pub fn close(&self, close: Close, reason: &str) {
+        self.inner.close(code(close), reason.as_bytes());
+    }
+
+    /// Sends what says that it is over, if there was time.
+    pub async fn close_gently(&self) {
+        self.close(Close::Done, "");
+        if let Some(endpoint) = &self._endpoint {
+            let _ = timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
+        }
+    }
+
+    /// Why it ended, once it has.
+    pub async fn ended(&self) -> Error {
+        lost(&self.place, self.inner.closed().await)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.inner.close_reason().is_none()
+    }
+}
+
+impl Writer {
+    pub async fn send(&mut self, message: &Message) -> Result<()> {
+        self.0.write_chunk(Bytes::from(message.frame())).await.map_err(unwritten)
+    }
+
+    /// A record, without copying it.
+    pub async fn send_record(&mut self, record: Bytes) -> Result<()> {
+        let head = Bytes::copy_from_slice(&record_head(&record));
+        self.0.write_all_chunks(&mut [head, record]).await.map_err(unwritten)
+    }
+
+    /// Nothing follows.
+    pub fn finish(&mut self) {
+        // It fails only if it was finished before or the stream is gone.
+        let _ = self.0.finish();
+    }
+
+    /// Nobody reads on.
+    pub async fn stopped(&mut self) {
+        let _ = self.0.stopped().await;
+    }
+}
+
+impl Reader {
+    /// The next frame; None at the end of the stream. Waits for its beginning as long as the connection lives.
+    pub async fn next(&mut self) -> Result<Option<Message>> {
+        let mut head = [0; HEAD_LEN];
+        let mut filled = 0;
+        while filled < HEAD_LEN {
+            let room = head.get_mut(filled..).unwrap_or_default();
+            let reading = self.0.read(room);
+            let read =
+                if filled == 0 { reading.await } else { timeout(STALL_MAX, reading).await.map_err(|_| slow())? };
+            match read.map_err(unread)? {
+                Some(len) => filled += len,
+                None if filled == 0 => return Ok(None),
+                None => return Err(Error::violation("a stream ended within a frame")),
+            }
+        }
+        let head = Head::decode(&head)?;
+        let body = self.body(head.body_len).await?;
+        Message::decode(head.number, body).map(Some)
+    }
+
+    /// As [`Reader::next`], where something must follow.
+    pub async fn expect(&mut self) -> Result<Message> {
+        self.next().await?.ok_or_else(|| Error::violation("a stream ended without an answer"))
+    }
+
+    async fn body(&mut self, len: usize) -> Result<Vec<u8>> {
+        let began = Instant::now();
+        let mut body = Vec::with_capacity(len.min(GROWTH_MAX));
+        while body.len() < len {
+            let wanted = len - body.len();
+            let chunk = timeout(STALL_MAX, self.0.read_chunk(wanted, true)).await.map_err(|_| slow())?;
+            let chunk = chunk.map_err(unread)?.ok_or_else(|| Error::violation("a stream ended within a frame"))?;
+            body.extend_from_slice(&chunk.bytes);
+            let elapsed = began.elapsed();
+            if elapsed > STALL_MAX && (body.len() as u64) < elapsed.as_secs() * FRAME_BYTES_PER_SECOND_MIN {
+                return Err(slow());
+            }
+        }
+        Ok(body)
+    }
+}
+
+fn transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(DATAGRAM_BYTES_MAX);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(quinn::IdleTimeout::try_from(IDLE_MAX).ok())
+        .mtu_discovery_config(Some(mtu));
+    config
+}
+
+fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // It fails only below 1200.
+    let _ = config.max_udp_payload_size(DATAGRAM_BYTES_MAX);
+    config
+}
+
+fn code(close: Close) -> VarInt {
+    VarInt::from_u32(close as u32)
+}
+
+fn slow() -> Error {
+    Error::Closed { code: Close::TooSlow as u32, reason: "a frame took too long".into() }
+}
+
+fn lost(place: &str, error: ConnectionError) -> Error {
+    match error {
+        ConnectionError::ApplicationClosed(close) => Error::Closed {
+            code: u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX),
+            reason: String::from_utf8_lossy(&close.reason).into_owned(),
+        },
+        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == ACCESS_DENIED => {
+            Error::Unknown { place: place.to_owned() }
+        }
+        ConnectionError::TimedOut => Error::lost("nobody answers any more"),
+        other => Error::lost(other.to_string()),
+    }
+}
+
+fn unwritten(error: WriteError) -> Error {
+    match error {
+        WriteError::ConnectionLost(error) => lost("the peer", error),
+        other => Error::lost(other.to_string()),
+    }
+}
+
+fn unread(error: ReadError) -> Error {
+    match error {
+        ReadError::ConnectionLost(error) => lost("the peer", error),
+        other => Error::lost(other.to_string()),
+    }
+}

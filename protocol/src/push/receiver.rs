@@ -1,0 +1,109 @@
+//! The receiving end: what each frame asks for, and which records are not durable yet.
+
+use crate::error::{Error, Result};
+use crate::message::{Message, Refusal};
+use chunkstore::capsule::Capsule;
+use chunkstore::id::{BlobId, CapsuleId, RepositoryId};
+use chunkstore::record::Record;
+use chunkstore::snapshot::Snapshot;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+const CAPSULES_MAX: usize = 64;
+
+/// What a frame asks for.
+pub enum Step {
+    /// Nothing now.
+    Kept,
+    Put(Record, Arc<Capsule>),
+    Flush,
+    Commit(Box<Snapshot>),
+}
+
+pub struct Receiver {
+    repository: RepositoryId,
+    bytes_max: u64,
+    capsules: HashMap<CapsuleId, Arc<Capsule>>,
+    /// Put and not durable yet, in order.
+    pending: VecDeque<(BlobId, u64)>,
+    pending_bytes: u64,
+    durable: u64,
+}
+
+impl Receiver {
+    pub fn new(repository: RepositoryId, bytes_max: u64) -> Receiver {
+        Receiver {
+            repository,
+            bytes_max,
+            capsules: HashMap::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            durable: 0,
+        }
+    }
+
+    /// A frame of the stream. An object that does not parse is refused, a frame that has no place here is a violation.
+    pub fn take(&mut self, message: Message) -> Result<Step> {
+        let refused = |error: chunkstore::Error| Error::Refused(Refusal::of(&error));
+        match message {
+            Message::CapsuleObject(bytes) => {
+                let capsule = Capsule::parse(bytes, &self.repository).map_err(refused)?;
+                if self.capsules.len() >= CAPSULES_MAX {
+                    return Err(Error::violation("too many capsules in one stream"));
+                }
+                self.capsules.insert(capsule.id, Arc::new(capsule));
+                Ok(Step::Kept)
+            }
+            Message::Record(bytes) => {
+                let sum = self.pending_bytes.saturating_add(bytes.len() as u64);
+                if self.pending_bytes > 0 && sum > self.bytes_max {
+                    return Err(Error::violation("more bytes than may wait to be durable"));
+                }
+                let record = Record::parse(bytes, &self.repository).map_err(refused)?;
+                let capsule = self.capsules.get(&record.capsule);
+                let capsule = capsule.ok_or_else(|| Error::violation("a record came before its capsule"))?;
+                Ok(Step::Put(record, Arc::clone(capsule)))
+            }
+            Message::Flush => Ok(Step::Flush),
+            Message::Commit(bytes) => {
+                Ok(Step::Commit(Box::new(Snapshot::parse(bytes, &self.repository).map_err(refused)?)))
+            }
+            other => Err(Error::violation(format!("{} in a push", other.name()))),
+        }
+    }
+
+    /// A record was put.
+    pub fn stored(&mut self, id: BlobId, len: usize) {
+        self.pending.push_back((id, len as u64));
+        self.pending_bytes = self.pending_bytes.saturating_add(len as u64);
+    }
+
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending_bytes
+    }
+
+    /// The oldest records that are not known to be durable.
+    pub fn oldest(&self, count: usize) -> Vec<BlobId> {
+        self.pending.iter().take(count).map(|(id, _)| *id).collect()
+    }
+
+    /// The oldest `count` are durable: what to tell, if there is anything.
+    pub fn settled(&mut self, count: usize) -> Option<Message> {
+        let before = self.durable;
+        self.drop_oldest(count);
+        (self.durable > before).then_some(Message::Durable(self.durable))
+    }
+
+    /// Everything is durable.
+    pub fn flushed(&mut self) -> Message {
+        self.drop_oldest(self.pending.len());
+        Message::Flushed(self.durable)
+    }
+
+    fn drop_oldest(&mut self, count: usize) {
+        for (_, len) in self.pending.drain(..count.min(self.pending.len())) {
+            self.pending_bytes -= len;
+            self.durable += 1;
+        }
+    }
+}

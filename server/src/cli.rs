@@ -1,0 +1,338 @@
+//! The command line of `nightkeepd`: arguments, what is printed, exit codes. Only this file and `main` print.
+
+use crate::admin::{self, Request};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::listener;
+use crate::registry::Registry;
+use crate::settings::{DEFAULT_FILE, Settings};
+use clap::{Parser, Subcommand};
+use protocol::identity::NodeKey;
+use serde_json::{Value, json};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+const ABOUT: &str = "Keep backups for other machines, without being able to read them";
+
+const AFTER: &str = "\
+EXIT CODES
+  0 done   1 failed   10 no server is running
+
+EXAMPLES
+  nightkeepd init --data /srv/nightkeep --listen 0.0.0.0:4747
+  nightkeepd serve
+  nightkeepd repository create office
+  nightkeepd invite --repository office --role backup --datasets 'www/*'";
+
+#[derive(Parser, Debug)]
+#[command(name = "nightkeepd", version, about = ABOUT, after_help = AFTER, subcommand_required = true)]
+#[command(max_term_width = 120)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_FILE)]
+    pub config: PathBuf,
+    /// Print JSON lines instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Make the data directory, the server's key and the configuration file
+    #[command(after_help = "EXAMPLES\n  nightkeepd init --data /srv/nightkeep --listen 0.0.0.0:4747")]
+    Init(Init),
+    /// Serve until told to stop (SIGTERM)
+    #[command(after_help = "EXAMPLES\n  nightkeepd serve\n  nightkeepd --config /etc/nightkeep/server.toml serve")]
+    Serve,
+    /// The repositories of this server
+    #[command(subcommand)]
+    Repository(RepositoryVerb),
+    /// Print a token that lets one machine in
+    #[command(
+        after_help = "EXAMPLES\n  nightkeepd invite --repository office --role backup --datasets 'www/*' --expires 1h\n  \
+        nightkeepd invite --repository office --role admin"
+    )]
+    Invite(Invite),
+    /// The machines that may come in
+    #[command(subcommand)]
+    Clients(ClientsVerb),
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Init {
+    /// Where everything is kept: a new or empty directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Address and UDP port to listen on
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4747")]
+    listen: SocketAddr,
+    /// HOST:PORT under which clients reach it, if that is another one
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum RepositoryVerb {
+    /// Make an empty one; its first client creates its keys with `nightkeep init`
+    #[command(after_help = "EXAMPLES\n  nightkeepd repository create office")]
+    Create { name: String },
+    /// Show them
+    #[command(after_help = "EXAMPLES\n  nightkeepd repository list")]
+    List,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Invite {
+    #[arg(long, value_name = "NAME")]
+    repository: String,
+    /// backup: new snapshots, reads and deletes nothing. restore: reads. admin: both, and forget, tags, keys
+    #[arg(long, value_name = "ROLE")]
+    role: String,
+    /// Datasets that this is about, HOST/KIND/NAME with * and ?; all without it
+    #[arg(long, value_name = "GLOB")]
+    datasets: Vec<String>,
+    /// How long the token is good: 30m, 24h, 7d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span)]
+    expires: u64,
+    /// HOST:PORT that the token names, instead of the configured one
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ClientsVerb {
+    /// Show them
+    #[command(after_help = "EXAMPLES\n  nightkeepd clients list")]
+    List,
+    /// Shut one out, at once
+    #[command(after_help = "EXAMPLES\n  nightkeepd clients revoke www")]
+    Revoke {
+        /// Its key, the beginning of it, or its name
+        client: String,
+    },
+}
+
+/// Says how it ended and gives the exit code.
+pub fn conclude(result: Result<()>, json: bool) -> u8 {
+    let Err(error) = result else { return 0 };
+    let (code, hint) = match &error {
+        Error::NotRunning { .. } => (10, Some("`nightkeepd serve` starts it")),
+        Error::Store(chunkstore::Error::Locked { .. }) => (11, None),
+        _ => (1, None),
+    };
+    let line = if json {
+        json!({"message_type": "exit_error", "code": code, "message": error.to_string(), "hint": hint}).to_string()
+    } else {
+        format!("nightkeepd: {error}{}", hint.map(|hint| format!("\n  {hint}")).unwrap_or_default())
+    };
+    // There is nobody to tell if even that fails.
+    let _ = writeln!(std::io::stderr(), "{line}");
+    code
+}
+
+pub fn run(cli: &Cli) -> Result<()> {
+    match &cli.verb {
+        Verb::Init(arguments) => init(cli, arguments),
+        Verb::Serve => serve(&Settings::load(&cli.config)?),
+        Verb::Repository(RepositoryVerb::Create { name }) => {
+            let answer = ask(cli, &Request::RepositoryCreate { name: name.clone() })?;
+            tell(
+                cli,
+                &answer,
+                &[format!("Made repository {name}. Its first client creates its keys with `nightkeep init`.")],
+            )
+        }
+        Verb::Repository(RepositoryVerb::List) => {
+            let answer = ask(cli, &Request::RepositoryList)?;
+            let line = |row: &Value| {
+                let state = if row.get("created") == Some(&Value::Bool(true)) { "in use" } else { "empty" };
+                format!("{:<24} {state:<8} {} clients", text(row, "name"), number(row, "clients"))
+            };
+            tell_rows(cli, &answer, &line)
+        }
+        Verb::Invite(arguments) => invite(cli, arguments),
+        Verb::Clients(ClientsVerb::List) => {
+            let answer = ask(cli, &Request::ClientsList)?;
+            let line = |row: &Value| {
+                let datasets: Vec<&str> =
+                    row["datasets"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                let datasets = if datasets.is_empty() { "all datasets".to_owned() } else { datasets.join(" ") };
+                let (name, role) = (text(row, "name"), text(row, "role"));
+                format!("{}  {name:<16} {role:<8} {}  {datasets}", text(row, "key"), text(row, "repository"))
+            };
+            tell_rows(cli, &answer, &line)
+        }
+        Verb::Clients(ClientsVerb::Revoke { client }) => {
+            let answer = ask(cli, &Request::ClientsRevoke { client: client.clone() })?;
+            let closed = number(&answer, "connections_closed");
+            let line =
+                format!("Revoked {} ({}); {closed} connections closed.", text(&answer, "name"), text(&answer, "key"));
+            tell(cli, &answer, &[line])
+        }
+    }
+}
+
+fn ask(cli: &Cli, request: &Request) -> Result<Value> {
+    admin::call(&Settings::load(&cli.config)?, request)
+}
+
+fn invite(cli: &Cli, arguments: &Invite) -> Result<()> {
+    let request = Request::Invite {
+        repository: arguments.repository.clone(),
+        role: arguments.role.clone(),
+        datasets: arguments.datasets.clone(),
+        expires_seconds: arguments.expires,
+        address: arguments.address.clone(),
+    };
+    let answer = ask(cli, &request)?;
+    if !cli.json && std::io::stderr().is_terminal() {
+        let key = text(&answer, "server_key");
+        let _ = writeln!(std::io::stderr(), "This server is {key}. On the client: nightkeep join TOKEN");
+    }
+    tell(cli, &answer, &[text(&answer, "token").to_owned()])
+}
+
+fn init(cli: &Cli, arguments: &Init) -> Result<()> {
+    let data = std::path::absolute(&arguments.data).map_err(|error| Error::io("cannot resolve", "--data", error))?;
+    let settings = Settings {
+        data: data.clone(),
+        listen: arguments.listen,
+        address: arguments.address.clone(),
+        limits: crate::settings::Limits::default(),
+    };
+    let config = &cli.config;
+    if config.exists() {
+        return Err(Error::argument(config.display().to_string(), "it is there already; name another with --config"));
+    }
+    directory(&data)?;
+    if settings.key_file().exists() {
+        return Err(Error::argument(data.display().to_string(), "a server's data is there already"));
+    }
+    directory(&settings.repositories())?;
+    let key = NodeKey::generate()?;
+    Registry::open(&settings.registry_file())?;
+    write_private(&settings.key_file(), key.to_pkcs8())?;
+    if let Some(parent) = config.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| Error::io("cannot create", parent.display().to_string(), error))?;
+    }
+    let quoted = |text: &str| toml_string(text);
+    let mut content = format!("data = {}\nlisten = \"{}\"\n", quoted(&data.to_string_lossy()), arguments.listen);
+    if let Some(address) = &arguments.address {
+        content.push_str(&format!("address = {}\n", quoted(address)));
+    }
+    write_private(config, content.as_bytes())?;
+    let lines = [
+        format!("Made a server in {}; its configuration is {}.", data.display(), config.display()),
+        format!("Its key: {}", key.id()),
+    ];
+    tell(
+        cli,
+        &json!({"data": data.display().to_string(), "config": config.display().to_string(), "key": key.id().to_string()}),
+        &lines,
+    )
+}
+
+fn serve(settings: &Settings) -> Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let pkcs8 = std::fs::read(settings.key_file())
+        .map_err(|error| Error::io("cannot read", settings.key_file().display().to_string(), error))?;
+    let key = NodeKey::from_pkcs8(Zeroizing::new(pkcs8))?;
+    let _lock = crate::storage::lock_data(&settings.data)?;
+    let hub = Hub::new(settings.clone(), key.id(), Registry::open(&settings.registry_file())?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::io("cannot start", "threads", error))?;
+    let outcome = runtime.block_on(async {
+        let listener = listener::bind(&hub, &key)?;
+        let socket = admin::bind(settings)?;
+        let address = listener.address().map_or_else(String::new, |address| address.to_string());
+        tracing::info!(%address, key = %key.id(), "serving");
+        let administration = tokio::spawn(admin::serve(Arc::clone(&hub), socket));
+        listener::run(Arc::clone(&hub), listener, stop_signal()).await;
+        administration.abort();
+        Ok(())
+    });
+    let _ = std::fs::remove_file(settings.socket());
+    outcome
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be watched");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn directory(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Error::io("cannot create", path.display().to_string(), error))
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.map_err(|error| Error::io("cannot create", path.display().to_string(), error))
+}
+
+/// A basic string of TOML; JSON's is one.
+fn toml_string(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn tell(cli: &Cli, answer: &Value, lines: &[String]) -> Result<()> {
+    if cli.json {
+        let mut answer = answer.clone();
+        if let Some(object) = answer.as_object_mut() {
+            object.insert("message_type".into(), "summary".into());
+        }
+        return print(&answer.to_string());
+    }
+    lines.iter().try_for_each(|line| print(line))
+}
+
+fn tell_rows(cli: &Cli, answer: &Value, line: &dyn Fn(&Value) -> String) -> Result<()> {
+    for row in answer.as_array().into_iter().flatten() {
+        print(&if cli.json { row.to_string() } else { line(row) })?;
+    }
+    Ok(())
+}
+
+fn print(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").map_err(|error| Error::io("cannot write to", "standard output", error))
+}
+
+fn text<'a>(row: &'a Value, key: &str) -> &'a str {
+    row.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn number(row: &Value, key: &str) -> u64 {
+    row.get(key).and_then(Value::as_u64).unwrap_or_default()
+}
+
+/// `30m`, `24h`, `7d`, in seconds.
+fn span(text: &str) -> std::result::Result<u64, String> {
+    let bad = || "expected a number and s, m, h or d: 30m, 24h, 7d".to_owned();
+    let unit = text.chars().last().ok_or_else(bad)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(bad()),
+    };
+    let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(bad)?;
+    number.checked_mul(factor).filter(|seconds| (1..=366 * 86_400).contains(seconds)).ok_or_else(bad)
+}

@@ -1,0 +1,157 @@
+//! One connection of an enrolled client: greeting, then exchanges side by side (`docs/protocol.md`, section 4).
+
+mod push;
+
+mod request;
+
+use crate::access::Access;
+use crate::hub::Hub;
+use crate::storage::{Shelf, blocking, seconds};
+use protocol::connection::{Close, Connection, Reader, Writer};
+use protocol::identity::NodeId;
+use protocol::message::{Code, Message, Refusal, VERSION};
+use protocol::{Error, Result};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// A client that was let in says what it wants within this time.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+
+/// What every exchange of a session works with.
+pub struct Session {
+    pub hub: Arc<Hub>,
+    pub shelf: Arc<Shelf>,
+    pub access: Access,
+    pub client: NodeId,
+    /// The key under which this client signs snapshots.
+    pub writer: [u8; 32],
+}
+
+pub async fn serve(hub: &Arc<Hub>, connection: &Connection) {
+    let (client, address) = (connection.peer(), connection.address());
+    let greeted = timeout(GREETING_MAX, greet(hub, connection)).await;
+    let (session, _control) = match greeted {
+        Ok(Ok(Some(greeted))) => greeted,
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => return fail(connection, &error),
+        Err(_) => return connection.close(Close::TooSlow, "no greeting"),
+    };
+    tracing::info!(%client, %address, name = session.access.client, repository = session.shelf.name, "session begins");
+    let mut exchanges = JoinSet::new();
+    let error = loop {
+        tokio::select! {
+            stream = connection.accept() => match stream {
+                Ok((writer, reader)) => {
+                    exchanges.spawn(exchange(Arc::clone(&session), connection.clone(), writer, reader));
+                }
+                Err(error) => break error,
+            },
+            Some(_) = exchanges.join_next() => {}
+        }
+    };
+    // What arrived becomes durable before the session is over.
+    while exchanges.join_next().await.is_some() {}
+    tracing::info!(%client, repository = session.shelf.name, reason = %error, "session ends");
+}
+
+/// The first stream. None if the client was told why not.
+async fn greet(hub: &Arc<Hub>, connection: &Connection) -> Result<Option<(Arc<Session>, (Writer, Reader))>> {
+    let (mut writer, mut reader) = connection.accept().await?;
+    let greeting = match reader.expect().await? {
+        Message::Hello { version, .. } if version != VERSION => {
+            Err(Refusal::new(Code::Unsupported, "the protocol", format!("version {VERSION} is spoken here")))
+        }
+        Message::Hello { repository, .. } => {
+            let (hub, client) = (Arc::clone(hub), connection.peer());
+            let found = blocking(move || find(&hub, client, &repository)).await;
+            found.unwrap_or_else(|| Err(Refusal::new(Code::Failed, "", "the server failed")))
+        }
+        other => return Err(Error::violation(format!("{} before Hello", other.name()))),
+    };
+    match greeting {
+        Ok((session, welcome)) => {
+            writer.send(&welcome).await?;
+            Ok(Some((Arc::new(session), (writer, reader))))
+        }
+        Err(refusal) => {
+            tracing::warn!(client = %connection.peer(), address = %connection.address(), %refusal, "not let in");
+            writer.send(&Message::Refused(refusal)).await?;
+            writer.finish();
+            writer.stopped().await;
+            Ok(None)
+        }
+    }
+}
+
+fn find(hub: &Arc<Hub>, client: NodeId, repository: &str) -> std::result::Result<(Session, Message), Refusal> {
+    let failed = |error: crate::error::Error| {
+        tracing::error!(%error, repository, "a session cannot begin");
+        Refusal::new(Code::Failed, "", "the server could not do it; its log has the reason")
+    };
+    // A client that was granted nothing there is not told whether it exists.
+    let unknown = || {
+        let reason = "this client was granted nothing in a repository of this name";
+        Refusal::new(Code::Unknown, format!("repository {repository}"), reason)
+    };
+    let granted = hub.registry.grants(client, repository, seconds()).map_err(failed)?;
+    let (grants, writer, name) = granted.ok_or_else(unknown)?;
+    let shelf = hub.storage.shelf(repository, &hub.settings.repositories().join(repository));
+    let configuration = match shelf.store() {
+        Ok(store) => chunkstore::store::Store::configuration(&*store).encode(),
+        Err(chunkstore::Error::NoRepository { .. }) => Vec::new(),
+        Err(error) => return Err(refusal_of(&shelf, &error)),
+    };
+    let access = Access { client: format!("{name} ({client})"), repository: repository.to_owned(), grants };
+    let program = format!("nightkeepd {}", env!("CARGO_PKG_VERSION"));
+    let push_bytes_max = hub.settings.limits.push_bytes;
+    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer };
+    Ok((session, Message::Welcome { version: VERSION, program, configuration, push_bytes_max }))
+}
+
+/// What a client is told of an error; the log is told all of it.
+fn refusal_of(shelf: &Shelf, error: &chunkstore::Error) -> Refusal {
+    let refusal = Refusal::of(error);
+    if refusal.code == Code::Failed || refusal.code == Code::Full {
+        tracing::error!(repository = shelf.name, %error, "storage failed");
+    }
+    shelf.give_up(error);
+    refusal
+}
+
+async fn exchange(session: Arc<Session>, connection: Connection, mut writer: Writer, mut reader: Reader) {
+    let outcome = async {
+        match reader.expect().await? {
+            Message::Push => push::serve(&session, writer, reader).await,
+            request => {
+                request::serve(&session, &mut writer, request).await?;
+                writer.finish();
+                Ok(())
+            }
+        }
+    };
+    if let Err(error) = outcome.await {
+        match error {
+            // The connection's own end is told once.
+            Error::Lost { .. } | Error::Unknown { .. } => {}
+            error => fail(&connection, &error),
+        }
+    }
+}
+
+/// Ends a connection whose peer does not keep to the protocol.
+fn fail(connection: &Connection, error: &Error) {
+    let (client, address) = (connection.peer(), connection.address());
+    match error {
+        Error::Violation { reason } => {
+            tracing::warn!(%client, %address, reason, "the protocol was broken");
+            connection.close(Close::Violation, reason);
+        }
+        Error::Closed { code, .. } if *code == Close::TooSlow as u32 => {
+            tracing::warn!(%client, %address, "too slow");
+            connection.close(Close::TooSlow, "");
+        }
+        error => tracing::debug!(%client, %address, %error, "a connection ended"),
+    }
+}
