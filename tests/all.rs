@@ -24,6 +24,10 @@ mod fixtures;
 
 mod jobs;
 
+mod mount;
+
+mod postgres;
+
 mod reader;
 
 mod roundup;

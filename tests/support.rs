@@ -3,6 +3,8 @@
 
 pub mod manifest;
 
+pub mod postgres;
+
 pub mod program;
 
 pub mod python;

@@ -9,10 +9,17 @@ mod open;
 
 mod tree;
 
+mod leaves;
+
+mod shared;
+
 mod file;
 
 #[cfg(test)]
 mod tests;
+
+pub use leaves::{Found, Leaf, Leaves};
+pub use shared::Contents;
 
 use crate::codec::Opener;
 use crate::error::{Error, Result};
@@ -22,6 +29,8 @@ use crate::record::{Kind, Record, check_links};
 use crate::store::Store;
 use crate::tree::Tree;
 use cache::Cache;
+use shared::Loading;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const NODE_CACHE_BYTES: usize = 32 << 20;
@@ -36,6 +45,7 @@ pub struct Reader {
     pub opener: Opener,
     nodes: Mutex<Cache<Reference, Node>>,
     chunks: Mutex<Cache<ChunkKey, Arc<Vec<u8>>>>,
+    loading: Loading,
 }
 
 impl Reader {
@@ -46,7 +56,8 @@ impl Reader {
     /// With room for so many bytes of nodes and of chunks.
     pub fn with_caches(store: Arc<dyn Store>, opener: Opener, node_bytes: usize, chunk_bytes: usize) -> Self {
         let nodes = Mutex::new(Cache::new(node_bytes));
-        Reader { store, opener, nodes, chunks: Mutex::new(Cache::new(chunk_bytes)) }
+        let chunks = Mutex::new(Cache::new(chunk_bytes));
+        Reader { store, opener, nodes, chunks, loading: Loading::default() }
     }
 
     /// A tree node, whole and with the links that it names.
@@ -68,9 +79,20 @@ impl Reader {
         if let Some(node) = lock(&self.nodes).find(&link) {
             return Ok(node);
         }
-        let (node, bytes) = self.intact(link, self.record(link.id), &|record| self.open_node(record, kind))?;
+        self.keep_node(link, self.record(link.id), kind)
+    }
+
+    fn keep_node(&self, link: Reference, record: Result<Record>, kind: Kind) -> Result<Node> {
+        let (node, bytes) = self.intact(link, record, &|record| self.open_node(record, kind))?;
         lock(&self.nodes).insert(link, node.clone(), bytes);
         Ok(node)
+    }
+
+    /// Those of `links`, each once, that are not in the cache of nodes.
+    fn uncached_nodes(&self, links: &[Reference]) -> Vec<Reference> {
+        let nodes = lock(&self.nodes);
+        let mut seen = HashSet::new();
+        links.iter().copied().filter(|link| !nodes.contains(link) && seen.insert(*link)).collect()
     }
 
     /// The node, and about how many bytes it takes.

@@ -37,7 +37,7 @@ mod saving;
 pub mod special;
 
 #[cfg(test)]
-mod testing;
+pub mod testing;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,6 @@ mod arguments;
 mod report;
 mod table;
 
-mod confirm;
 mod console;
 mod password;
 mod progress;
@@ -28,6 +27,7 @@ mod join;
 mod key;
 mod ls;
 mod man;
+mod mount;
 mod pin;
 mod prune;
 mod restore;
@@ -165,6 +165,7 @@ fn dispatch(console: &Console, verb: &Verb) -> Result<Exit> {
         Verb::Tag(arguments) => tag::run(console, arguments),
         Verb::Undelete(arguments) => undelete::run(console, arguments),
         Verb::Join(arguments) => join::run(console, arguments),
+        Verb::Mount(arguments) => mount::run(console, arguments),
         Verb::Key(arguments) => key::run(console, arguments),
         Verb::Completions(arguments) => completions::run(console, arguments),
         Verb::Man(arguments) => man::run(console, arguments),

@@ -9,6 +9,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error(transparent)]
     Store(#[from] chunkstore::Error),
+    #[error(transparent)]
+    Mount(#[from] nightkeep_fuse::Error),
     #[error("no repository is named")]
     NoRepositoryNamed,
     #[error("a passphrase is needed, and there is no terminal to ask for it")]

@@ -25,12 +25,15 @@ mod dump;
 
 mod save;
 
+mod single;
+
 pub mod restore;
 
 pub use catalogue::{Database, Server};
 pub use choose::Unmatched;
-pub use dump::Dumper;
-pub use facts::{Format, Saved, is_database, is_globals};
+pub use dump::{Dump, Dumper};
+pub use facts::{Format, Saved, export_name, is_database, is_globals};
 pub use name::{Traditional, traditional_name};
-pub use program::{Connection, User};
+pub use program::{Connection, Password, User};
 pub use save::{DatabaseOutcome, Event, Options, PostgresOutcome, save};
+pub use single::Single;

@@ -16,24 +16,30 @@ mod leftout;
 
 mod facts;
 
+mod known;
+
+mod rows;
+
+mod database;
+
 mod restore;
 
 pub use restore::{Restore, Restored, is_occupied};
 
-use crate::backup::special::{Depot, Made, Prepared, Tree, compose};
+use crate::backup::special::{Depot, Made, Tree, compose};
 use crate::backup::{Context, FilesOptions, Outcome, Request};
 use crate::error::{Error, Result};
-use chunkstore::tree::{Attributes, Time};
+use crate::postgres::Connection;
 use content::{Contents, Lost};
+use database::{Database, Source};
+use known::{Known, Place};
 use leftout::LeftOut;
-use sqlite::{Copying, Rows};
-use std::fs::File;
+use std::cell::RefCell;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tracker::{Backend, Tracker};
+use tracker::Tracker;
 
 /// All is done so often if the tracker changes in a way that leaves rows without files.
 const ATTEMPTS: usize = 3;
@@ -42,11 +48,14 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 const COMMIT_POLL: Duration = Duration::from_millis(20);
 
 /// Which tracker is to be saved.
+#[derive(Clone, Default, Debug)]
 pub struct Options {
     /// The directory with its `config.ini`.
     pub home: PathBuf,
     /// Patterns of what is left out, as for files.
     pub excludes: Vec<String>,
+    /// What `config.ini` does not say of a PostgreSQL server: where the programs are, as whom they run.
+    pub connection: Connection,
 }
 
 /// What was saved.
@@ -71,16 +80,7 @@ pub fn save(context: &Context<'_>, request: &Request, options: &Options) -> Resu
     for attempt in 1..=ATTEMPTS {
         let tracker = Tracker::open(&options.home)?;
         let task = Task { context, request, options, tracker: &tracker, is_last: attempt == ATTEMPTS };
-        let saved = match &tracker.backend {
-            Backend::Sqlite { file, patience } => task.with_sqlite(file, *patience)?,
-            Backend::Postgres(_) => {
-                return Err(Error::Backend {
-                    tracker: tracker.home.display().to_string(),
-                    backend: "postgresql".into(),
-                });
-            }
-        };
-        if let Some(saved) = saved {
+        if let Some(saved) = task.run()? {
             return Ok(saved);
         }
         context.monitor.detail("changed meanwhile, again", tracker.root.as_os_str().as_bytes());
@@ -97,45 +97,51 @@ struct Task<'a> {
     is_last: bool,
 }
 
-/// A database in the repository, and what it says about files.
-struct Database<'a> {
-    prepared: Prepared,
-    rows: &'a Rows,
-    facts: Vec<(String, Vec<u8>)>,
+/// What an attempt came to.
+struct Done {
+    made: Made,
+    known: Option<Known>,
+    rows: u64,
+    contents: u64,
 }
 
 impl Task<'_> {
-    fn with_sqlite(&self, file: &Path, patience: Duration) -> Result<Option<Saved>> {
-        let context = self.context;
-        context.monitor.current(file.as_os_str().as_bytes());
-        let copying =
-            Copying { database: file, directory: context.cache_dir, patience, interrupted: context.interrupted };
-        let copy = copying.copy()?;
-        let still_there = |class: &str, ids: &[u64]| copying.present(class, ids).map(|present| present.len()).ok();
-        let outcome = compose(context, self.request, &|depot| {
-            depot.hold_problems();
-            if let Some(damage) = &copy.damage {
-                depot.problem(file.as_os_str().as_bytes(), &format!("SQLite's own check finds damage: {damage}"));
+    /// `None`: the tracker changed so that it is better done again.
+    fn run(&self) -> Result<Option<Saved>> {
+        let place = Place::new(self.context, self.request, &self.tracker.root);
+        // Errors that the repository has no words for, and what is said when all is well.
+        let (failure, figures) = (RefCell::new(None), RefCell::new(None));
+        let composed = compose(self.context, self.request, &|depot| match self.make(depot, &place) {
+            Ok(None) => Ok(None),
+            Ok(Some(Done { made, known, rows, contents })) => {
+                figures.replace(Some((known, rows, contents)));
+                Ok(Some(made))
             }
-            let content = depot.file(&file.display().to_string(), copy.file.as_file())?;
-            let attributes = attributes(depot, file)?;
-            let prepared = Prepared { path: self.tracker.database.join("db"), attributes, content };
-            let checked = if copy.damage.is_none() { "ok" } else { "damaged" };
-            let facts = vec![facts::fact("roundup.database-check", checked)];
-            self.make(depot, Database { prepared, rows: &copy.rows, facts }, &still_there)
-        })?;
-        Ok(outcome.map(|outcome| self.saved(outcome, &copy.rows)))
+            Err(Error::Store(error)) => Err(error),
+            Err(other) => {
+                let told = chunkstore::Error::invalid("tracker", other.to_string());
+                failure.replace(Some(other));
+                Err(told)
+            }
+        });
+        if let Some(failure) = failure.into_inner() {
+            return Err(failure);
+        }
+        let (Some(outcome), Some((known, rows, contents))) = (composed?, figures.into_inner()) else { return Ok(None) };
+        if let (Some(known), Some(_)) = (known, outcome.snapshot) {
+            place.write(&known);
+        }
+        Ok(Some(Saved { outcome, backend: self.tracker.backend.word(), rows, contents }))
     }
 
-    /// The walk after the database, and whether both agree. `None`: the tracker changed so that it is better done again.
-    fn make(
-        &self,
-        depot: &mut Depot<'_>,
-        database: Database<'_>,
-        still_there: &dyn Fn(&str, &[u64]) -> Option<usize>,
-    ) -> chunkstore::Result<Option<Made>> {
+    /// The database, the walk after it, and whether both agree.
+    fn make(&self, depot: &mut Depot<'_>, place: &Place) -> Result<Option<Done>> {
         let tracker = self.tracker;
-        let mut contents = Contents::new(&database.rows.classes, tracker.database.join("files"), &tracker.links);
+        self.context.monitor.current(tracker.database.as_os_str().as_bytes());
+        depot.hold_problems();
+        let source = Source { context: self.context, tracker, place, connection: &self.options.connection };
+        let Database { prepared, rows, facts: of_database, known } = source.store(depot)?;
+        let mut contents = Contents::new(&rows.classes, tracker.database.join("files"), &tracker.links);
         let began = Instant::now();
         contents.look(&mut || {
             std::thread::sleep(COMMIT_POLL);
@@ -143,12 +149,12 @@ impl Task<'_> {
         });
         depot.check()?;
         let left_out = LeftOut::new(tracker);
-        let options =
-            FilesOptions { paths: tracker.paths(), excludes: self.options.excludes.clone(), ..FilesOptions::default() };
+        let (paths, excludes) = (tracker.paths(), self.options.excludes.clone());
+        let options = FilesOptions { paths, excludes, ..FilesOptions::default() };
         let keep = |path: &[u8], is_directory: bool| left_out.keep(path, is_directory) && contents.keep(path);
-        let walked = depot.walk(&Tree { options: &options, prepared: vec![database.prepared], keep: Some(&keep) })?;
+        let walked = depot.walk(&Tree { options: &options, prepared: vec![prepared], keep: Some(&keep) })?;
         let missing = contents.missing();
-        if !self.is_last && is_passing(&missing, &mut contents, still_there) {
+        if !self.is_last && is_passing(&missing, &mut contents, &|class, ids| source.count(class, ids)) {
             return Ok(None);
         }
         for lost in &missing {
@@ -156,23 +162,15 @@ impl Task<'_> {
             let reason = format!("{} is in the database, but its content is not here", lost.name());
             depot.problem(path.as_os_str().as_bytes(), &reason);
         }
-        let mut facts = facts::of(tracker, database.rows, contents.count(), missing.len());
-        facts.extend(database.facts);
-        Ok(Some(Made { walked, facts }))
-    }
-
-    fn saved(&self, outcome: Outcome, rows: &Rows) -> Saved {
-        let contents = rows.classes.iter().map(|class| class.ids.len() as u64).sum();
-        Saved { outcome, backend: self.tracker.backend.word(), rows: rows.total, contents }
+        let mut facts = facts::of(tracker, &rows, contents.count(), missing.len());
+        facts.extend(of_database);
+        let contents = contents.count();
+        Ok(Some(Done { made: Made { walked, facts }, known, rows: rows.total, contents }))
     }
 }
 
 /// Whether files are missing only since the tracker went on: some are there now, or their rows are gone as well.
-fn is_passing(
-    missing: &[Lost],
-    contents: &mut Contents<'_>,
-    still_there: &dyn Fn(&str, &[u64]) -> Option<usize>,
-) -> bool {
+fn is_passing(missing: &[Lost], contents: &mut Contents<'_>, count: &dyn Fn(&str, &[u64]) -> Option<usize>) -> bool {
     if missing.is_empty() {
         return false;
     }
@@ -184,28 +182,6 @@ fn is_passing(
         let Some(first) = group.first() else { return false };
         let ids: Vec<u64> = group.iter().map(|lost| lost.id).collect();
         // If it cannot be asked any more, doing it again would not help.
-        still_there(&first.class, &ids).is_some_and(|count| count < ids.len())
+        count(&first.class, &ids).is_some_and(|count| count < ids.len())
     })
-}
-
-/// Those of the original. Its time is that of the last write, also of one that is still in the log.
-fn attributes(depot: &Depot<'_>, path: &Path) -> chunkstore::Result<Attributes> {
-    let shown = path.as_os_str().as_bytes();
-    let file = File::open(path).map_err(|error| chunkstore::Error::io("open", path.display().to_string(), error))?;
-    let (_, attributes) = depot.attributes(shown, &file)?;
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let logged = std::fs::metadata(log).ok().filter(|log| log.len() > 0).and_then(|log| {
-        let nanoseconds = u32::try_from(log.mtime_nsec()).ok()?;
-        Some(Time { seconds: log.mtime(), nanoseconds })
-    });
-    let modified = match logged {
-        Some(logged) if later(&attributes.modified, &logged) => logged,
-        _ => attributes.modified,
-    };
-    Ok(Attributes { modified, ..attributes })
-}
-
-fn later(time: &Time, than: &Time) -> bool {
-    (than.seconds, than.nanoseconds) > (time.seconds, time.nanoseconds)
 }

@@ -19,7 +19,7 @@ use chunkstore::configuration::Configuration;
 use chunkstore::id::{RepositoryId, RunId, SlotId};
 use chunkstore::key::{self, Credential, Hardness, Keys};
 use chunkstore::reader::Reader;
-use chunkstore::repository::{Access, Repository, read_configuration};
+use chunkstore::repository::{Access, Repository, Statistics, read_configuration};
 use chunkstore::snapshot::Writer;
 use chunkstore::store::Store;
 use std::io::ErrorKind;
@@ -123,6 +123,26 @@ impl Session {
         }
         let opener = Opener::new(&self.keys, self.configuration())?;
         Ok(Deltas::Read(Reader::with_caches(Arc::clone(&self.store), opener, 0, BASES_BYTES)))
+    }
+
+    /// What is stored.
+    pub fn statistics(&self) -> chunkstore::Result<Statistics> {
+        match &self.home {
+            Home::Here(repository) => repository.statistics(),
+            Home::Server(remote) => remote.statistics(),
+        }
+    }
+
+    /// Opens a local repository once more for reading: an index that was made anew since does not tell who had the old one
+    /// open. False for a server's, which is never stale.
+    pub fn open_again(&mut self, settings: &Settings) -> Result<bool> {
+        if let Home::Server(_) = self.home {
+            return Ok(false);
+        }
+        let repository = Arc::new(Repository::open(settings.directory()?, Access::Read, clock::seconds())?);
+        self.store = Arc::<Repository>::clone(&repository);
+        self.home = Home::Here(repository);
+        Ok(true)
     }
 
     /// Where what may be lost about this repository is kept.

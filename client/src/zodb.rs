@@ -28,3 +28,9 @@ pub mod restore;
 
 pub use save::{Coverage, Saved, save};
 pub use site::{Site, Where};
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
         Some(slot.value.clone())
     }
 
-    /// Is no use of it.
+    /// Without counting as a use.
     pub fn contains(&self, key: &K) -> bool {
         self.slots.contains_key(key)
     }

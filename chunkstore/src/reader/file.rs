@@ -3,18 +3,20 @@
 //! Every list covers exactly what its parent says and no item covers nothing, so a walk visits at most as many items and
 //! nodes of each level as the file has bytes: a hostile file can be long only by claiming its length openly.
 
-use super::{Reader, damaged, lock};
+use super::{Reader, damaged};
 use crate::error::{Error, Result};
 use crate::id::Reference;
 use crate::list::{Item, List, total};
 use crate::tree::Content;
-use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// What [`Reader::read_at`] asks the store for at once.
 const BATCH_ITEMS: usize = 16;
 const BATCH_BYTES: u64 = 4 << 20;
+
+/// What [`Reader::data_bytes`] reads at most.
+const LISTS_MAX: usize = 1024;
 
 impl Reader {
     /// Visits holes and chunks that overlap `range`, with the offset of each: touches O(log n) list nodes besides those that
@@ -64,11 +66,17 @@ impl Reader {
 
     /// `len` bytes from `offset`, fewer at the end of the file; holes read as zeros.
     pub fn read_at(&self, content: &Content, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let range = offset..offset.saturating_add(len as u64).min(content.size());
         let mut bytes = Vec::new();
+        self.read_into(content, offset, len, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// As [`Reader::read_at`], appending to `bytes`; after an error they are of no use.
+    pub fn read_into(&self, content: &Content, offset: u64, len: usize, bytes: &mut Vec<u8>) -> Result<()> {
+        let range = offset..offset.saturating_add(len as u64).min(content.size());
         if let Content::Inline(inline) = content {
-            append(inline, 0, &range, &mut bytes);
-            return Ok(bytes);
+            append(inline, 0, &range, bytes);
+            return Ok(());
         }
         let mut batch = Vec::with_capacity(BATCH_ITEMS);
         let mut batch_bytes = 0u64;
@@ -76,18 +84,18 @@ impl Reader {
             batch.push((at, item));
             batch_bytes = batch_bytes.saturating_add(item.covers());
             if batch.len() >= BATCH_ITEMS || batch_bytes >= BATCH_BYTES {
-                self.append_batch(&batch, &range, &mut bytes)?;
+                self.append_batch(&batch, &range, bytes)?;
                 batch.clear();
                 batch_bytes = 0;
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        self.append_batch(&batch, &range, &mut bytes)?;
-        Ok(bytes)
+        self.append_batch(&batch, &range, bytes)
     }
 
     fn append_batch(&self, batch: &[(u64, Item)], range: &Range<u64>, bytes: &mut Vec<u8>) -> Result<()> {
-        let contents = self.contents(batch)?;
+        let links: Vec<Reference> = batch.iter().filter_map(|(_, item)| item.link()).collect();
+        let mut contents = self.shared(&links)?;
         for (at, item) in batch {
             match item {
                 Item::Hole { len } => {
@@ -97,41 +105,52 @@ impl Reader {
                     bytes.resize(bytes.len() + zeros, 0);
                 }
                 Item::Chunk { len, link } | Item::List { len, link } => {
-                    let content = contents.get(link).filter(|content| content.len() as u64 == *len);
-                    let content = content.ok_or_else(|| {
-                        damaged(link.id, format!("it is not the {len} bytes that its file announces"))
-                    })?;
-                    append(content, *at, range, bytes);
+                    let content = match contents.get(link) {
+                        Some(Ok(content)) => Arc::clone(content),
+                        // Only the failed one is taken out, so that its reason can be handed on.
+                        _ => contents.remove(link).unwrap_or_else(|| Err(damaged(link.id, "it was not read")))?,
+                    };
+                    if content.len() as u64 != *len {
+                        return Err(damaged(link.id, format!("it is not the {len} bytes that its file announces")));
+                    }
+                    append(&content, *at, range, bytes);
                 }
             }
         }
         Ok(())
     }
 
-    /// The contents of a batch's chunks, each read once.
-    fn contents(&self, batch: &[(u64, Item)]) -> Result<HashMap<Reference, Arc<Vec<u8>>>> {
-        let mut contents = HashMap::new();
-        let mut wanted: Vec<Reference> = Vec::new();
-        for link in batch.iter().filter_map(|(_, item)| item.link()) {
-            if contents.contains_key(&link) || wanted.contains(&link) {
+    /// How many bytes of a file are not holes. Reads the list's upper nodes, and of the lowest only such that cover more than
+    /// `plausible` bytes, at most [`LISTS_MAX`] in all: holes elsewhere are counted as data.
+    pub fn data_bytes(&self, content: &Content, plausible: u64) -> Result<u64> {
+        let (size, root) = match content {
+            Content::Inline(bytes) => return Ok(bytes.len() as u64),
+            Content::Items { items, .. } => return Ok(data(items)),
+            Content::List { size, root } => (*size, *root),
+        };
+        let mut bytes = 0u64;
+        let mut pending = vec![(root, None, size)];
+        let mut budget = LISTS_MAX;
+        while let Some((link, parent_level, len)) = pending.pop() {
+            if budget == 0 {
+                bytes = bytes.saturating_add(len);
                 continue;
             }
-            match lock(&self.chunks).find(&(link.id, Some(link.tag))) {
-                Some(content) => {
-                    contents.insert(link, content);
+            budget -= 1;
+            let list = match parent_level {
+                None => self.covering(link, len)?,
+                Some(level) => self.child_list(link, level, len)?,
+            };
+            bytes = bytes.saturating_add(data(&list.items));
+            for item in &list.items {
+                match *item {
+                    Item::List { len, .. } if list.level == 1 && len <= plausible => bytes = bytes.saturating_add(len),
+                    Item::List { len, link } => pending.push((link, Some(list.level), len)),
+                    _ => {}
                 }
-                None => wanted.push(link),
             }
         }
-        if wanted.is_empty() {
-            return Ok(contents);
-        }
-        for (link, content) in wanted.iter().zip(self.chunks(&wanted)?) {
-            let content = Arc::new(content?);
-            lock(&self.chunks).insert((link.id, Some(link.tag)), Arc::clone(&content), content.len());
-            contents.insert(*link, content);
-        }
-        Ok(contents)
+        Ok(bytes)
     }
 
     fn child_list(&self, link: Reference, parent_level: u8, len: u64) -> Result<Arc<List>> {
@@ -152,6 +171,11 @@ impl Reader {
             Err(damaged(link.id, format!("it does not cover the {len} bytes that its parent announces")))
         }
     }
+}
+
+fn data(items: &[Item]) -> u64 {
+    let chunks = items.iter().filter(|item| matches!(item, Item::Chunk { .. }));
+    chunks.fold(0u64, |sum, item| sum.saturating_add(item.covers()))
 }
 
 /// A list on the way down, its item that is next and where in the file that begins.

@@ -77,7 +77,7 @@ impl Reader {
     }
 
     /// Reads the bases of deltas, then the bases of these, each level at once. What cannot be read is left for whoever needs it to say.
-    fn read_ahead(&self, records: &[Result<Record>]) -> Result<Ahead> {
+    pub(super) fn read_ahead(&self, records: &[Result<Record>]) -> Result<Ahead> {
         let mut ahead = Ahead::new();
         let mut bytes = 0;
         let mut wanted: HashSet<BlobId> = records.iter().flatten().flat_map(bases_of).collect();

@@ -46,23 +46,8 @@ impl Reader {
 
     /// Finds one name: reads one node per level.
     pub fn lookup(&self, tree: Reference, name: &[u8]) -> Result<Option<Entry>> {
-        let mut node = self.tree(tree)?;
-        loop {
-            let child = match &*node {
-                Tree::Leaf(entries) => {
-                    let at = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name));
-                    return Ok(at.ok().and_then(|at| entries.get(at)).cloned());
-                }
-                Tree::Inner { level, children } => {
-                    let after = children.partition_point(|(first, _)| first.as_slice() <= name);
-                    let Some((first, link)) = after.checked_sub(1).and_then(|at| children.get(at)) else {
-                        return Ok(None);
-                    };
-                    self.child(*link, *level, first)?
-                }
-            };
-            node = child;
-        }
+        let found = self.find(tree, name)?;
+        Ok(found.and_then(|found| found.leaf.entries().get(found.position).cloned()))
     }
 
     /// Follows components separated by `/`, empty ones left out; `None` if a component does not exist or is no directory,
@@ -84,7 +69,7 @@ impl Reader {
     }
 
     /// A child as its parent, of `level`, announces it.
-    fn child(&self, link: Reference, level: u8, first_name: &[u8]) -> Result<Arc<Tree>> {
+    pub(super) fn child(&self, link: Reference, level: u8, first_name: &[u8]) -> Result<Arc<Tree>> {
         let child = self.tree(link)?;
         if Some(child.level()) != level.checked_sub(1) {
             return Err(damaged(link.id, format!("a node of level {} below one of level {level}", child.level())));
@@ -97,8 +82,8 @@ impl Reader {
 }
 
 /// A node on the way down, and its child that is next.
-struct Step {
-    link: Reference,
-    node: Arc<Tree>,
-    next: usize,
+pub(super) struct Step {
+    pub link: Reference,
+    pub node: Arc<Tree>,
+    pub next: usize,
 }

@@ -13,7 +13,10 @@ use super::survey::Survey;
 use super::unchanged::frame::{KEY_LEN, Key};
 use super::unchanged::{CacheWriter, Place};
 use super::walk::Walk;
-use super::{Context, FilesOptions, Outcome, Request, Session, Source, StreamSource, pipeline, stream, with_session};
+use super::{
+    Context, FilesOptions, Outcome, Producer, Request, Session, Source, StreamSource, Verdict, pipeline, stream,
+    with_session,
+};
 use crate::metadata::capture::{self, Names, Stat};
 use chunkstore::id::BlobId;
 use chunkstore::tree::{Attributes, Content, Entry, Node};
@@ -261,6 +264,11 @@ impl Depot<'_> {
     /// Whether all these blobs are stored, with all that they link to.
     pub fn are_present(&self, ids: &[BlobId]) -> Result<bool> {
         Ok(self.context.store.present(ids)?.into_iter().all(|present| present))
+    }
+
+    /// Stores what a program writes, if it is judged to be whole.
+    pub fn produce(&self, producer: &mut Producer<'_>) -> Result<(Content, Verdict)> {
+        stream::produce(producer, &self.reading)
     }
 
     /// Stores what comes out of a pipe; a command that fails is an error.

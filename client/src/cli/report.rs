@@ -4,6 +4,7 @@ use super::console::error_line;
 use crate::error::Error;
 use crate::names;
 use chunkstore::Error as Store;
+use nightkeep_fuse::Error as Mount;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 
@@ -24,6 +25,7 @@ impl Report {
     pub fn of(error: &Error) -> Report {
         let (code, hint) = match error {
             Error::Store(error) => of_store(error),
+            Error::Mount(error) => of_mount(error),
             Error::NoRepositoryNamed => (
                 FAILED,
                 Some("give --repository DIR, set NIGHTKEEP_REPOSITORY, or name it in /etc/nightkeep/client.toml"),
@@ -75,6 +77,20 @@ impl Report {
             | Error::Usage(_) => (FAILED, None),
         };
         Report { message: error.to_string(), hint, code }
+    }
+}
+
+fn of_mount(error: &Mount) -> (u8, Option<&'static str>) {
+    match error {
+        Mount::Store(error) => of_store(error),
+        Mount::Place { .. } => (FAILED, Some("give an empty directory outside the repository")),
+        Mount::Stale { .. } => (FAILED, Some("remove it with `fusermount3 -u DIR` or, as root, `umount -l DIR`")),
+        Mount::NoDevice => (FAILED, Some("load the kernel's module: `modprobe fuse`")),
+        Mount::NoHelper => (FAILED, Some("install the package `fuse3`, or mount as root")),
+        Mount::OthersNotAllowed => (FAILED, Some("root can put the line `user_allow_other` into /etc/fuse.conf")),
+        Mount::System { .. } => {
+            (FAILED, Some("a confined fusermount3 (AppArmor) may allow no mount there: try a directory in your home"))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::error::Result;
 use crate::history::{History, Version};
 use crate::names;
-use crate::session::{Home, Purpose, Session};
+use crate::session::{Purpose, Session};
 use crate::units::{format_count, format_size, plural};
 use chunkstore::codec::Opener;
 use serde_json::json;
@@ -52,10 +52,7 @@ pub fn run(console: &Console, _arguments: &Arguments) -> Result<Exit> {
     let datasets: Vec<(&str, Sum)> =
         history.datasets().into_iter().map(|(name, versions)| (name, Sum::of(&versions))).collect();
     let forgotten = history.versions.iter().filter(|version| version.is_forgotten()).count();
-    let stored = match session.home() {
-        Home::Here(repository) => repository.statistics()?,
-        Home::Server(remote) => remote.statistics()?,
-    };
+    let stored = session.statistics()?;
     let saved = Saved::of(&session, &history);
     let kept = kept_bytes(&session.cache_dir(&console.settings)?);
     let snapshots: u64 = datasets.iter().map(|(_, sum)| sum.snapshots).sum();

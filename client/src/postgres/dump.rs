@@ -30,6 +30,8 @@ pub struct Dump {
     what: String,
     command: Command,
     facts: Vec<Fact>,
+    /// What makes a difference beside the content.
+    record: Vec<Fact>,
     watch: Watch,
     /// What the program said although it succeeded.
     pub warnings: String,
@@ -61,7 +63,8 @@ impl<'a> Dumper<'a> {
             Format::Plain => Shape::Plain,
         };
         let what = format!("database {}", names::shown(&database.name));
-        Ok(Dump { what, command, facts, watch: Watch::new(shape, digests), warnings: String::new() })
+        let watch = Watch::new(shape, digests);
+        Ok(Dump { what, command, facts, record: Vec::new(), watch, warnings: String::new() })
     }
 
     /// Roles and tablespaces; without passwords if the user may not read them.
@@ -74,13 +77,15 @@ impl<'a> Dumper<'a> {
         }
         let facts = facts::common(facts::GLOBALS, &self.server, &program.text, &facts::now());
         let watch = Watch::new(Shape::Globals, digests);
-        Some(Dump { what: "roles and tablespaces".into(), command, facts, watch, warnings: String::new() })
+        let what = "roles and tablespaces".into();
+        Some(Dump { what, command, facts, record: Vec::new(), watch, warnings: String::new() })
     }
 }
 
 impl Dump {
-    pub fn add(&mut self, facts: impl IntoIterator<Item = Fact>) {
-        self.facts.extend(facts);
+    /// Facts in which a snapshot differs from another of the same content.
+    pub fn record(&mut self, facts: Vec<Fact>) {
+        self.record = facts;
     }
 
     /// Hands the program to `run`, which is to read it to its end, and completes the verdict on it. `problems` are those of
@@ -92,7 +97,7 @@ impl Dump {
     ) -> chunkstore::Result<T> {
         let command = std::mem::replace(&mut self.command, Command::new(""));
         let (watch, warnings) = (RefCell::new(&mut self.watch), &mut self.warnings);
-        let (what, facts) = (&self.what, &self.facts);
+        let (what, facts, record) = (&self.what, &self.facts, &self.record);
         run(Producer {
             name: command.get_program().to_string_lossy().into_owned(),
             command,
@@ -100,10 +105,24 @@ impl Dump {
             judge: &mut |status, complaints| {
                 *warnings = String::from_utf8_lossy(complaints).trim().to_owned();
                 let mut watch = watch.borrow_mut();
-                verdict(what, &mut watch, facts, status, complaints).map(|verdict| Verdict { problems, ..verdict })
+                let mut verdict = verdict(what, &mut watch, facts, status, complaints)?;
+                verdict.sameness = verdict.sameness.map(|content| with_record(content, record));
+                verdict.facts.extend_from_slice(record);
+                Ok(Verdict { problems, ..verdict })
             },
         })
     }
+}
+
+fn with_record(content: [u8; 32], record: &[Fact]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&content);
+    for (key, value) in record {
+        for part in [key.as_bytes(), value] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+    }
+    *hasher.finalize().as_bytes()
 }
 
 fn verdict(

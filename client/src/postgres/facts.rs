@@ -1,6 +1,7 @@
 //! What a snapshot tells of the database it holds, and back.
 
 use super::catalogue::{Database, Properties, Server};
+use super::name::{component, traditional_name};
 use super::program::Version;
 use super::query::{number, text};
 use crate::clock;
@@ -107,6 +108,21 @@ pub fn is_globals(facts: &[Fact]) -> bool {
     is_of(facts, GLOBALS)
 }
 
+/// What the file of a snapshot's dump is called outside, by tradition: `pg_dump.HOST.DB.YYYYMMDD.HHMMSS.sql`, `.dump` for an
+/// archive; for roles and tablespaces `pg_dumpall.HOST.YYYYMMDD.HHMMSS.sql`. None if it holds no dump.
+pub fn export_name(dataset: &str, facts: &[Fact]) -> Option<String> {
+    let host = dataset.split('/').next().unwrap_or_default();
+    let find = |key: &str| facts.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_slice());
+    let started = started(find("postgres.started")?)?;
+    if is_globals(facts) {
+        return Some(format!("pg_dumpall.{}.{}.sql", component(host.as_bytes()), started.strftime("%Y%m%d.%H%M%S")));
+    }
+    let extension =
+        if find("postgres.format")? == Format::Plain.word().as_bytes() { Format::Plain } else { Format::Custom };
+    is_database(facts).then_some(())?;
+    Some(traditional_name(host, find("postgres.database")?, &started, extension.extension()))
+}
+
 fn is_of(facts: &[Fact], kind: &str) -> bool {
     facts.iter().any(|(key, value)| key == SOURCE && value == kind.as_bytes())
 }
@@ -202,7 +218,17 @@ mod tests {
         assert!(is_database(&facts) && !is_globals(&facts));
         let saved = Saved::read(&facts).unwrap();
         assert_eq!((&saved.database, &saved.properties, saved.format), (&database, &properties, Format::Plain));
-        assert_eq!((saved.server, saved.timezone.as_str(), saved.started), (Version(15, 18), "Europe/Paris", at));
+        assert_eq!((saved.server, saved.timezone.as_str(), &saved.started), (Version(15, 18), "Europe/Paris", &at));
+        assert_eq!(
+            export_name("www/postgres/x", &facts).unwrap(),
+            "pg_dump.www.Specibike%20%E9%0A.20261121.030000.sql"
+        );
+        let globals = common(GLOBALS, &server, "15.18", &at);
+        assert_eq!(
+            export_name("www/postgres-globals/cluster", &globals).unwrap(),
+            "pg_dumpall.www.20261121.030000.sql"
+        );
+        assert_eq!(export_name("www/files/etc", &[]), None);
         for without in 1..facts.len() {
             let mut fewer = facts.clone();
             let (key, _) = fewer.remove(without);

@@ -18,6 +18,19 @@ pub struct Connection {
     pub programs: Option<PathBuf>,
     /// Run the programs as this user.
     pub run_as: Option<User>,
+    /// Travels in the environment of the programs, never in their arguments.
+    pub password: Option<Password>,
+    /// A section of pg_service.conf.
+    pub service: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(...)")
+    }
 }
 
 /// A user of this machine.
@@ -146,7 +159,11 @@ impl Connection {
     /// The program with the options for the server, that never asks for a password, as the user it is to run as.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env_remove("NIGHTKEEP_PASSWORD").env_remove("PGCLIENTENCODING").arg("--no-password");
+        command.env_remove("NIGHTKEEP_PASSWORD").arg("--no-password");
+        // A dump is the same whoever makes it.
+        for name in ["PGCLIENTENCODING", "PGTZ", "PGDATESTYLE"] {
+            command.env_remove(name);
+        }
         for (name, value) in [("PGAPPNAME", "nightkeep"), ("PGCONNECT_TIMEOUT", "30")] {
             if std::env::var_os(name).is_none() {
                 command.env(name, value);
@@ -160,6 +177,12 @@ impl Connection {
         }
         if let Some(username) = &self.username {
             command.arg(format!("--username={username}"));
+        }
+        let secret = self.password.as_ref().map(|password| &password.0);
+        for (name, value) in [("PGPASSWORD", secret), ("PGSERVICE", self.service.as_ref())] {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
         }
         if let Some(user) = &self.run_as {
             command.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name).current_dir("/");
@@ -269,6 +292,28 @@ mod tests {
         assert_eq!(User::parse(line, "111"), None, "a name, not a number");
         assert_eq!(User::parse("", "x"), None);
         assert!(User::named("no such user").is_err());
+    }
+
+    #[test]
+    fn programs_run_as_the_user_that_is_asked_for() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root may run programs as another user");
+            assert!(User::named("root").unwrap_err().to_string().contains("only root may"));
+            return;
+        }
+        let user = User::named("nobody").unwrap();
+        let connection = Connection { run_as: Some(user.clone()), ..Connection::default() };
+        let script = "#!/bin/sh\necho $(id -u):$(id -G):$HOME:$USER:$(pwd)\n";
+        let dir = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .unwrap();
+        let path = dir.path().join("who");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let output = connection.command(&path).output().unwrap();
+        let expected = format!("{}:{}:{}:nobody:/\n", user.uid, user.gid, user.home.display());
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     }
 
     #[test]

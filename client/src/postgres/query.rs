@@ -16,24 +16,29 @@ const MAINTENANCE: [&[u8]; 2] = [b"postgres", b"template1"];
 pub struct Psql<'a> {
     pub connection: &'a Connection,
     program: Program,
-    maintenance: &'static [u8],
+    maintenance: Vec<u8>,
 }
 
 impl<'a> Psql<'a> {
     /// Finds the program and a database to ask in.
     pub fn new(connection: &'a Connection) -> Result<Psql<'a>> {
-        let mut psql = Psql { connection, program: connection.find("psql", None)?, maintenance: MAINTENANCE[0] };
+        let mut psql = Psql::within(connection, MAINTENANCE[0])?;
         let Err(first) = psql.ask(b"SELECT 1") else { return Ok(psql) };
-        psql.maintenance = MAINTENANCE[1];
+        psql.maintenance = MAINTENANCE[1].to_vec();
         match psql.ask(b"SELECT 1") {
             Ok(_) => Ok(psql),
             Err(_) => Err(first),
         }
     }
 
+    /// Finds the program and asks in this database only: a user may not be let into any other.
+    pub fn within(connection: &'a Connection, database: &[u8]) -> Result<Psql<'a>> {
+        Ok(Psql { connection, program: connection.find("psql", None)?, maintenance: database.to_vec() })
+    }
+
     /// The fields of one statement's answer, in the maintenance database.
     pub fn ask(&self, statement: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.ask_in(self.maintenance, &[statement.to_vec()])
+        self.ask_in(&self.maintenance, &[statement.to_vec()])
     }
 
     /// All fields of all answers, one after another. Each statement is a transaction of its own; the first that fails ends it.
@@ -65,8 +70,8 @@ impl<'a> Psql<'a> {
         command
     }
 
-    pub fn maintenance(&self) -> &'static [u8] {
-        self.maintenance
+    pub fn maintenance(&self) -> &[u8] {
+        &self.maintenance
     }
 }
 

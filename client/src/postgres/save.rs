@@ -255,7 +255,7 @@ impl Run<'_> {
         let mut result = Err(Error::source(GLOBALS_NAME, "pg_dumpall was not looked for"));
         if let Some(mut dump) = self.dumper.globals(request.skip_if_unchanged) {
             let (record, problems) = record(databases, choice);
-            dump.add(record);
+            dump.record(record);
             let name = OsString::from("globals.sql");
             let saved = dump.produce(problems, |producer| backup::produced(self.context, &request, &name, producer));
             warnings = std::mem::take(&mut dump.warnings);

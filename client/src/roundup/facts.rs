@@ -1,7 +1,7 @@
 //! What a snapshot says about the tracker in it, for people and for the restore.
 
 use super::sqlite::Rows;
-use super::tracker::{Backend, Origin, Outside, PathOption, Tracker};
+use super::tracker::{Origin, Outside, PathOption, Tracker};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ fn path(key: &str, path: &Path) -> (String, Vec<u8>) {
 
 pub fn of(tracker: &Tracker, rows: &Rows, contents: u64, missing: usize) -> Vec<(String, Vec<u8>)> {
     let mut facts = vec![
+        fact("source", "roundup"),
         fact(BACKEND, tracker.backend.word()),
         path(HOME, &tracker.home),
         path(ROOT, &tracker.root),
@@ -38,9 +39,6 @@ pub fn of(tracker: &Tracker, rows: &Rows, contents: u64, missing: usize) -> Vec<
     }
     let index = ["text-index", "whoosh-index"].into_iter().find(|name| tracker.database.join(name).is_dir());
     facts.extend(index.map(|name| fact(INDEX_LEFT_OUT, name)));
-    if let Backend::Postgres(postgres) = &tracker.backend {
-        facts.push(fact("roundup.postgres-database", &postgres.database));
-    }
     facts
 }
 

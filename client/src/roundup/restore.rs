@@ -4,20 +4,25 @@
 //! now, and where `config.ini` named a place that is not in it, that one option is changed (the old line stays as a comment).
 //! Otherwise a tracker that was restored to try it would work on the data of the living one.
 
+use super::database::{DUMP, connection};
 use super::facts::Described;
 use super::ini::Ini;
 use super::sqlite;
-use super::tracker::{Origin, PathOption, paths, read};
+use super::tracker::{self, Origin, PathOption, Postgres, paths, read};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
+use crate::postgres::Connection;
+use crate::postgres::restore as postgres;
 use crate::restore::{self as engine, Outcome, Overwrite, Selection};
+use crate::session;
 use chunkstore::id::Reference;
 use chunkstore::reader::Reader;
 use chunkstore::tree::{Entry, Node};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -30,6 +35,10 @@ pub struct Restore<'a> {
     /// What the snapshot says of itself.
     pub facts: &'a [(String, Vec<u8>)],
     pub target: &'a Path,
+    /// The database to make of a PostgreSQL tracker's; `None` is the one of its configuration.
+    pub dbname: Option<&'a str>,
+    /// How to reach the server where that is not as `config.ini` says.
+    pub connection: &'a Connection,
     pub monitor: &'a dyn Monitor,
     pub interrupted: &'a AtomicBool,
 }
@@ -41,6 +50,10 @@ pub struct Restored {
     pub place: PathBuf,
     /// Under which name what was in the target is kept.
     pub aside: Option<PathBuf>,
+    /// The PostgreSQL database that was made.
+    pub database: Option<String>,
+    /// What is to be known about it.
+    pub notes: Vec<String>,
     /// Options of `config.ini` that were changed: `[section] option`.
     pub changed: Vec<String>,
     /// A full-text index of its own was not saved, and `roundup-admin reindex` makes it again.
@@ -73,7 +86,10 @@ impl Restore<'_> {
         let described = Described::from(self.facts)
             .ok_or_else(|| Error::refused("this snapshot", "it is not one of a Roundup tracker"))?;
         match described.backend.as_str() {
-            "sqlite" => Ok(described),
+            "sqlite" if self.dbname.is_some() => {
+                Err(Error::argument("--dbname", "this tracker is on SQLite, which has its database in the home"))
+            }
+            "sqlite" | "postgresql" => Ok(described),
             other => Err(Error::Backend { tracker: described.home.display().to_string(), backend: other.into() }),
         }
     }
@@ -88,11 +104,76 @@ impl Restore<'_> {
         }
         let database = placed.place(&described.database).ok_or_else(|| missing(&described.database))?;
         placed.repoint(&database);
-        let changed = configure(described, &placed, target)?;
-        check(&staging.join(&database).join("db"))?;
-        let (place, aside) = settle(staging, target, outcome.problems == 0)?;
+        let mut changed = configure(described, &placed, target)?;
+        let loaded = match described.backend.as_str() {
+            "postgresql" => {
+                let dump = staging.join(&database).join(DUMP);
+                let loaded = self.load(&self.resolve(&described.database.join(DUMP))?, staging)?;
+                // It is in the server now, and was never a part of the tracker.
+                std::fs::remove_file(&dump).map_err(|error| Error::io("remove", dump.display().to_string(), error))?;
+                changed.extend(loaded.changed.iter().cloned());
+                Some(loaded)
+            }
+            _ => {
+                check(&staging.join(&database).join("db"))?;
+                None
+            }
+        };
+        let settled = settle(staging, target, outcome.problems == 0);
+        let (place, aside) = settled.map_err(|error| match &loaded {
+            Some(Loaded { database, .. }) => {
+                Error::source("the restore", format!("{error}; database {database} was loaded and stays"))
+            }
+            None => error,
+        })?;
         let needs_reindex = self.facts.iter().any(|(key, _)| key == super::facts::INDEX_LEFT_OUT);
-        Ok(Restored { outcome, place, aside, changed, needs_reindex })
+        let (database, notes) = loaded.map_or((None, Vec::new()), |loaded| (Some(loaded.database), loaded.notes));
+        Ok(Restored { outcome, place, aside, database, notes, changed, needs_reindex })
+    }
+
+    /// Loads the dump into a database of its own and makes the configuration name it.
+    fn load(&self, dump: &Entry, staging: &Path) -> Result<Loaded> {
+        let path = staging.join("config.ini");
+        let mut ini = read(&path, staging)?;
+        let config = tracker::postgres(&ini, staging)?;
+        let connection = reached(&config, self.connection)?;
+        let name = self.dbname.unwrap_or(&config.database);
+        let options = postgres::Options {
+            connection: connection.clone(),
+            dbname: Some(name.as_bytes().to_vec()),
+            replace: false,
+            owners: true,
+            force_timezone: true,
+        };
+        let now = clock::zoned(clock::now(), &clock::zone());
+        let plan = postgres::Plan::new(crate::postgres::Saved::read(self.facts)?, &options, session::seed()?, &now)?;
+        let noted = plan.findings.iter().filter(|finding| finding.standing == postgres::Standing::Note);
+        let mut notes: Vec<String> = noted.map(|finding| format!("{}: {}", finding.what, finding.text)).collect();
+        let selection = Selection::Entry(Box::new(dump.clone()));
+        let mut content = |out: &mut dyn Write| {
+            crate::dump::dump(self.reader, &selection, out, self.monitor, self.interrupted)
+                .map(drop)
+                .map_err(Error::from)
+        };
+        self.monitor.current(name.as_bytes());
+        let restored = plan.carry_out(&mut content, self.interrupted, &mut |_, _| ())?;
+        notes.extend(restored.problems);
+        let mut changed = Vec::new();
+        let mut set = |key: &str, is: Option<&str>, wanted: Option<&str>| {
+            if is != wanted {
+                ini.replace("rdbms", key, wanted.unwrap_or_default().as_bytes());
+                changed.push(format!("[rdbms] {key}"));
+            }
+        };
+        let full =
+            |database: &str| config.schema.as_ref().map_or(database.into(), |schema| format!("{database}.{schema}"));
+        set("name", Some(&full(&config.database)), Some(&full(name)));
+        set("host", config.host.as_deref(), connection.host.as_deref());
+        set("port", config.port.as_deref(), connection.port.map(|port| port.to_string()).as_deref());
+        if !changed.is_empty() {
+            write(&path, &ini)?;
+        }
+        Ok(Loaded { database: name.to_owned(), notes, changed })
     }
 
     /// A part that lay outside the home, in place of the symlink that led to it, if one did.
@@ -126,6 +207,31 @@ impl Restore<'_> {
         let inner = path.as_os_str().as_bytes().strip_prefix(b"/").unwrap_or_default();
         self.reader.resolve(self.root, inner)?.ok_or_else(|| missing(path))
     }
+}
+
+/// A dump that became a database.
+struct Loaded {
+    database: String,
+    notes: Vec<String>,
+    changed: Vec<String>,
+}
+
+/// How the server is reached: who restores knows better than a configuration that may be of another machine.
+fn reached(config: &Postgres, given: &Connection) -> Result<Connection> {
+    let said = connection(config, &Connection::default())?;
+    Ok(Connection {
+        host: given.host.clone().or(said.host),
+        port: given.port.or(said.port),
+        username: given.username.clone().or(said.username),
+        // A password is that of its user.
+        password: if given.username.is_some() {
+            given.password.clone()
+        } else {
+            given.password.clone().or(said.password)
+        },
+        service: given.service.clone().or(said.service),
+        ..given.clone()
+    })
 }
 
 /// Where the parts of the tracker, by the paths they had, lie in what was restored.

@@ -78,7 +78,7 @@ impl Server {
             port: self.port,
             username: self.username.clone(),
             programs: self.programs.clone(),
-            run_as: None,
+            ..Connection::default()
         }
     }
 }
@@ -159,7 +159,9 @@ fn line(request: &Request, finished: &DatabaseOutcome) -> Value {
 
 fn warn(console: &Console, outcome: &PostgresOutcome) {
     let shown = |name: &Vec<u8>| names::shown(name);
-    for database in outcome.databases.iter().filter(|database| database.is_new) {
+    // At the first run that goes without saying.
+    let is_first = outcome.globals.is_new && outcome.databases.iter().all(|database| database.is_new);
+    for database in outcome.databases.iter().filter(|database| database.is_new && !is_first) {
         console.warn(&format!(
             "database {} was never saved before",
             database.name.as_ref().map(shown).unwrap_or_default()

@@ -20,7 +20,7 @@ storage is filestorage/Data.fs or var/filestorage/Data.fs, its blobs are in blob
 they are where parts/*/etc/zeo.conf says. Caches, locks, .old and .tmp files are not saved.
 
 EXAMPLES
-  nightkeep backup zodb /home/senaite/data/senaitelims
+  nightkeep backup zodb /home/senaite/data/senaitelims --dataset senaitelims
   nightkeep backup zodb --data-fs /srv/zope/Data.fs --blobs /srv/zope/blobs --dataset portal --tag nightly
   nightkeep -q backup zodb /srv/plone/buildout --skip-if-unchanged";
 

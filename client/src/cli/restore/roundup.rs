@@ -1,12 +1,14 @@
 //! `restore roundup`: one tracker.
 
 use crate::cli::Exit;
-use crate::cli::confirm::confirm;
 use crate::cli::console::Console;
 use crate::cli::ls::Found;
 use crate::cli::progress::Progress;
+use crate::cli::question::confirm;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::names;
+use crate::postgres::{Connection, Password};
 use crate::roundup::{Restore, Restored, is_occupied};
 use crate::selection::Selector;
 use crate::session::Purpose;
@@ -19,7 +21,9 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 The tracker is restored beside DIR, checked, and takes its name when all of it is there. What was in DIR is kept as
 DIR.before-DATE-TIME. Parts that lay outside the home (a database directory, files behind a symlink) come back inside
-DIR, and config.ini names them there: what is restored shares nothing with a tracker that still works.
+DIR, and config.ini names them there: what is restored shares nothing with a tracker that still works. A PostgreSQL
+tracker's database is loaded into NAME, which must not exist; PGHOST, PGPORT, PGUSER and PGPASSWORD, where they are set,
+beat what config.ini says of the server.
 
 EXAMPLES
   nightkeep restore roundup support --target /srv/trackers/support
@@ -61,21 +65,36 @@ pub fn run(console: &Console, arguments: &Roundup) -> Result<Exit> {
     let opener = Opener::new(&session.keys, session.configuration())?;
     let details = version.snapshot.details(&opener)?;
     let shown = arguments.target.display();
-    if is_occupied(&arguments.target)? {
+    if is_occupied(&arguments.target)? && !arguments.yes {
         let what = format!("{shown} will be replaced by {} of {}.", summary.dataset, clock::rfc3339(summary.time));
-        confirm(console, &what, arguments.yes)?;
+        confirm(console, "the restore", &what)?;
     }
+    let connection = connection()?;
     let progress = Progress::start(console);
     progress.expect(summary.totals.files, summary.totals.content_bytes);
     let restored = console.interrupts.watched(|interrupted| {
         let (root, facts) = (summary.root, details.facts.as_slice());
-        let target = &arguments.target;
-        Restore { reader: &reader, root, facts, target, monitor: &progress, interrupted }.run()
+        let (target, dbname) = (&arguments.target, arguments.dbname.as_deref());
+        let (reader, connection, monitor) = (&reader, &connection, &progress);
+        Restore { reader, root, facts, target, dbname, connection, monitor, interrupted }.run()
     });
     drop(progress);
     let restored = restored?;
     summarise(console, &found, &restored)?;
     Ok(Exit::with_problems(restored.outcome.problems))
+}
+
+/// What libpq's variables say beats the configuration that was saved, perhaps on another machine.
+fn connection() -> Result<Connection> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let port = variable("PGPORT").map(|port| port.parse()).transpose();
+    Ok(Connection {
+        host: variable("PGHOST"),
+        port: port.map_err(|_| Error::argument("PGPORT", "expected a number"))?,
+        username: variable("PGUSER"),
+        password: variable("PGPASSWORD").map(Password),
+        ..Connection::default()
+    })
 }
 
 fn summarise(console: &Console, found: &Found<'_>, restored: &Restored) -> Result<()> {
@@ -87,6 +106,7 @@ fn summarise(console: &Console, found: &Found<'_>, restored: &Restored) -> Resul
         "dataset": found.version.summary().dataset,
         "target": place.to_string(),
         "aside": aside,
+        "database": restored.database,
         "changed_options": restored.changed,
         "needs_reindex": restored.needs_reindex,
         "files": outcome.files,
@@ -98,8 +118,14 @@ fn summarise(console: &Console, found: &Found<'_>, restored: &Restored) -> Resul
     }))?;
     let (files, size) = (plural(outcome.files, "file"), format_size(outcome.written_bytes));
     console.say(&format!("Restored {files}, {size}, in {}", format_elapsed(outcome.elapsed)))?;
+    if let Some(database) = &restored.database {
+        console.say(&format!("Loaded the PostgreSQL database {}", names::shown(database.as_bytes())))?;
+    }
+    for note in &restored.notes {
+        console.warn(note);
+    }
     for option in &restored.changed {
-        console.say(&format!("Changed in config.ini: {option}, which named a place outside {place}"))?;
+        console.say(&format!("Changed in config.ini, so that it leads to what was restored: {option}"))?;
     }
     if let Some(aside) = &aside {
         console.say(&format!("What was there before is in {aside}"))?;

@@ -22,6 +22,7 @@ const KEPT_MAX: usize = 10;
 const LINE_BYTES_MAX: usize = 8 << 10;
 
 const PREFIX: &[u8] = b"psql:<stdin>:";
+const STATEMENT: &str = "STATEMENT:  ";
 
 pub struct Log {
     tolerance: Tolerance,
@@ -76,8 +77,13 @@ impl Log {
 
     fn take(&mut self, line: &[u8]) {
         if let Some(rest) = line.strip_prefix(PREFIX) {
+            let text = String::from_utf8_lossy(rest);
+            let said = text.split_once(": ").map_or("", |(_, said)| said);
+            if let (Some(message), true) = (&mut self.pending, said.starts_with(STATEMENT)) {
+                return message.statement.take(said);
+            }
             self.settle();
-            self.pending = message(&String::from_utf8_lossy(rest));
+            self.pending = message(&text);
         } else if line.starts_with(b"psql: ") {
             self.settle();
             let text = String::from_utf8_lossy(line).into_owned();
@@ -133,7 +139,7 @@ fn message(rest: &str) -> Option<Message> {
 impl Statement {
     fn take(&mut self, line: &str) {
         let line = match self {
-            Statement::None => match line.strip_prefix("STATEMENT:  ") {
+            Statement::None => match line.strip_prefix(STATEMENT) {
                 Some(first) => first,
                 None => return,
             },
@@ -153,7 +159,8 @@ impl Message {
     fn is_expected(&self, tolerance: Tolerance) -> bool {
         let (Some(state), Statement::Known(statement)) = (&self.state, &self.statement) else { return false };
         let begins = |words: &[&str]| words.iter().any(|word| statement.starts_with(word));
-        let drops = begins(&["DROP "]) || (begins(&["ALTER "]) && statement.contains(" DROP "));
+        let drops =
+            begins(&["DROP ", "SELECT pg_catalog.lo_unlink("]) || (begins(&["ALTER "]) && statement.contains(" DROP "));
         // Undefined table, function, object, schema, column.
         let is_missing = matches!(state.as_str(), "42P01" | "42883" | "42704" | "3F000" | "42703");
         let about_roles = begins(&["GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "]);
@@ -179,19 +186,20 @@ mod tests {
     fn drops() -> String {
         (0..2500)
             .map(|n| {
-                let (what, state) = match n % 4 {
+                let (what, state) = match n % 5 {
+                    4 => (format!("SELECT pg_catalog.lo_unlink('{n}');"), "42704"),
                     0 => (format!("DROP TABLE public.t{n};"), "42P01"),
                     1 => (format!("-- Name: f{n}\n\nDROP FUNCTION public.f{n}(integer);"), "42883"),
                     2 => (format!("ALTER TABLE ONLY public.t{n} DROP CONSTRAINT t{n}_pkey;"), "42P01"),
                     _ => (format!("DROP TYPE public.y{n};"), "42704"),
                 };
-                format!("psql:<stdin>:{n}: ERROR:  {state}: it \"{n}\" does not exist\nLOCATION:  f, a.c:1\nSTATEMENT:  {what}\n")
+                format!("psql:<stdin>:{n}: ERROR:  {state}: it \"{n}\" does not exist\nLOCATION:  f, a.c:1\npsql:<stdin>:{n}: STATEMENT:  {what}\n")
             })
             .collect()
     }
 
     const REAL: &str = "psql:<stdin>:3000: FEHLER:  23505: doppelter Schluessel\nDETAIL:  x\nCONTEXT:  COPY t, line 7\n\
-        LOCATION:  f, a.c:1\nSTATEMENT:  COPY public.t (id) FROM stdin;\n";
+        LOCATION:  f, a.c:1\npsql:<stdin>:3000: STATEMENT:  COPY public.t (id) FROM stdin;\n";
 
     #[test]
     fn expected_drops_are_told_apart_from_one_real_error() {

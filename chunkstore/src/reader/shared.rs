@@ -1,0 +1,114 @@
+//! Chunks that several threads want: each is opened once, whoever asks first, kept in the cache and handed out shared.
+//!
+//! A thread that finds a chunk being opened waits for it; if that fails, it tries itself and fails with its own reason.
+//! Lock order: those being loaded, then the cache.
+
+use super::{Reader, lock};
+use crate::error::Result;
+use crate::id::Reference;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Contents as they were found, or why not.
+pub type Contents = HashMap<Reference, Result<Arc<Vec<u8>>>>;
+
+/// Which chunks are being opened just now.
+#[derive(Default)]
+pub(super) struct Loading {
+    links: Mutex<HashSet<Reference>>,
+    settled: Condvar,
+}
+
+impl Reader {
+    /// The contents of chunks, each asked of the store once however many threads want it; one that fails leaves others
+    /// readable. That lengths are those of a file's items is for the caller to check.
+    pub fn shared(&self, links: &[Reference]) -> Result<Contents> {
+        let mut found = Contents::with_capacity(links.len());
+        let (mut own, mut awaited) = (Vec::new(), Vec::new());
+        {
+            let mut loading = lock(&self.loading.links);
+            let mut cache = lock(&self.chunks);
+            let mut seen = HashSet::with_capacity(links.len());
+            for link in links.iter().copied().filter(|link| seen.insert(*link)) {
+                if let Some(content) = cache.find(&(link.id, Some(link.tag))) {
+                    found.insert(link, Ok(content));
+                } else if loading.insert(link) {
+                    own.push(link);
+                } else {
+                    awaited.push(link);
+                }
+            }
+        }
+        self.load(own, &mut found)?;
+        for link in awaited {
+            let content = self.awaited(link)?;
+            found.insert(link, content);
+        }
+        Ok(found)
+    }
+
+    /// Whether a chunk need not be fetched now: it is in the cache, or on its way there.
+    pub fn is_at_hand(&self, link: &Reference) -> bool {
+        lock(&self.loading.links).contains(link) || lock(&self.chunks).contains(&(link.id, Some(link.tag)))
+    }
+
+    /// Opens chunks that this thread has entered as being loaded; others may have each as soon as it is there.
+    fn load(&self, links: Vec<Reference>, found: &mut Contents) -> Result<()> {
+        if links.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = links.iter().map(|link| link.id).collect();
+        let mut claim = Claim { loading: &self.loading, left: links.iter().copied().collect() };
+        let records = self.read(&ids)?;
+        let ahead = self.read_ahead(&records)?;
+        for (link, record) in links.into_iter().zip(records) {
+            let content = self.intact(link, record, &|record| self.open_chunk(record, &ahead)).map(Arc::new);
+            if let Ok(content) = &content {
+                lock(&self.chunks).insert((link.id, Some(link.tag)), Arc::clone(content), content.len());
+            }
+            claim.settle(link);
+            found.insert(link, content);
+        }
+        Ok(())
+    }
+
+    /// A chunk that another thread was loading.
+    fn awaited(&self, link: Reference) -> Result<Result<Arc<Vec<u8>>>> {
+        let mut loading = lock(&self.loading.links);
+        while loading.contains(&link) {
+            loading = self.loading.settled.wait(loading).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(loading);
+        let cached = lock(&self.chunks).find(&(link.id, Some(link.tag)));
+        match cached {
+            Some(content) => Ok(Ok(content)),
+            // It failed, or had no room in the cache.
+            None => Ok(self.chunks(&[link])?.pop().unwrap_or_else(|| Ok(Vec::new())).map(Arc::new)),
+        }
+    }
+}
+
+/// Those of this thread that are not settled; settles them when dropped, whatever happened.
+struct Claim<'a> {
+    loading: &'a Loading,
+    left: HashSet<Reference>,
+}
+
+impl Claim<'_> {
+    fn settle(&mut self, link: Reference) {
+        self.left.remove(&link);
+        lock(&self.loading.links).remove(&link);
+        self.loading.settled.notify_all();
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut loading = lock(&self.loading.links);
+        self.left.iter().for_each(|link| {
+            loading.remove(link);
+        });
+        drop(loading);
+        self.loading.settled.notify_all();
+    }
+}
