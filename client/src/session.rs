@@ -112,19 +112,6 @@ impl Session {
         Ok(Reader::new(Arc::clone(&self.store), opener))
     }
 
-    /// How new chunks that resemble stored ones are to be saved.
-    pub fn deltas(&self, settings: &Settings) -> Result<Deltas> {
-        if !settings.delta {
-            return Ok(Deltas::Off);
-        }
-        // A base that is fetched from a server costs as much as it saves, and most clients of servers may only write.
-        if self.keys.opening.is_none() || matches!(self.home, Home::Server(_)) {
-            return Ok(Deltas::Keep { bytes_max: settings.delta_cache_bytes });
-        }
-        let opener = Opener::new(&self.keys, self.configuration())?;
-        Ok(Deltas::Read(Reader::with_caches(Arc::clone(&self.store), opener, 0, BASES_BYTES)))
-    }
-
     /// What is stored.
     pub fn statistics(&self) -> chunkstore::Result<Statistics> {
         match &self.home {
@@ -143,6 +130,19 @@ impl Session {
         self.store = Arc::<Repository>::clone(&repository);
         self.home = Home::Here(repository);
         Ok(true)
+    }
+
+    /// How new chunks that resemble stored ones are to be saved.
+    pub fn deltas(&self, settings: &Settings) -> Result<Deltas> {
+        if !settings.delta {
+            return Ok(Deltas::Off);
+        }
+        // Bases are never fetched over a network.
+        if self.keys.opening.is_none() || matches!(self.home, Home::Server(_)) {
+            return Ok(Deltas::Keep { bytes_max: settings.delta_cache_bytes });
+        }
+        let opener = Opener::new(&self.keys, self.configuration())?;
+        Ok(Deltas::Read(Reader::with_caches(Arc::clone(&self.store), opener, 0, BASES_BYTES)))
     }
 
     /// Where what may be lost about this repository is kept.

@@ -77,7 +77,8 @@ pub fn save(
         }
         What::Zodb(_) => Err(missing("zodb")),
         What::Roundup { home, excludes } => {
-            let options = roundup::Options { home: home.clone(), excludes: excludes.clone() };
+            let options =
+                roundup::Options { home: home.clone(), excludes: excludes.clone(), ..roundup::Options::default() };
             let request = order.request(source, Kind::Roundup, &dataset::name_of_paths(std::slice::from_ref(home)))?;
             let saved = roundup::save(context, &request, &options)?;
             Ok(order.one(request, &saved.outcome, journal))
@@ -201,6 +202,7 @@ fn postgres_options(databases: &Postgres, dataset: Option<&str>) -> Result<postg
             username: databases.username.clone(),
             programs: databases.programs.clone(),
             run_as: databases.run_as.as_deref().map(User::named).transpose()?,
+            ..Connection::default()
         },
         matches: databases.matches.clone(),
         excludes: databases.excludes.clone(),

@@ -15,7 +15,7 @@ use crate::monitor::Monitor;
 use crate::postgres::Connection;
 use crate::postgres::restore as postgres;
 use crate::restore::{self as engine, Outcome, Overwrite, Selection};
-use crate::session;
+use crate::session_files;
 use chunkstore::id::Reference;
 use chunkstore::reader::Reader;
 use chunkstore::tree::{Entry, Node};
@@ -146,7 +146,8 @@ impl Restore<'_> {
             force_timezone: true,
         };
         let now = clock::zoned(clock::now(), &clock::zone());
-        let plan = postgres::Plan::new(crate::postgres::Saved::read(self.facts)?, &options, session::seed()?, &now)?;
+        let plan =
+            postgres::Plan::new(crate::postgres::Saved::read(self.facts)?, &options, session_files::seed()?, &now)?;
         let noted = plan.findings.iter().filter(|finding| finding.standing == postgres::Standing::Note);
         let mut notes: Vec<String> = noted.map(|finding| format!("{}: {}", finding.what, finding.text)).collect();
         let selection = Selection::Entry(Box::new(dump.clone()));
