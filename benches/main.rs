@@ -7,9 +7,13 @@ mod corpus;
 
 mod measure;
 
+mod mount;
+
 mod peer;
 
 mod scale;
+
+mod zodb;
 
 use clap::Parser;
 use measure::{Figures, Measurement};
@@ -39,6 +43,12 @@ struct Arguments {
     /// Instead: fill an index with so many blobs, and report rates and memory
     #[arg(long, value_name = "BLOBS")]
     index: Option<u64>,
+    /// Instead: a ZODB storage of so many MiB, and one more, beside repozo
+    #[arg(long, value_name = "MIB")]
+    zodb: Option<u64>,
+    /// The repozo program; by default the one that the tests installed
+    #[arg(long, default_value = "target/python/bin/repozo")]
+    repozo: PathBuf,
     /// The nightkeep program; by default the one built beside this
     #[arg(long)]
     nightkeep: Option<PathBuf>,
@@ -57,6 +67,9 @@ fn main() -> io::Result<()> {
         Some(program) => program,
         None => std::env::current_exe()?.with_file_name("nightkeep"),
     };
+    if let Some(mib) = arguments.zodb {
+        return zodb::run(mib, &nightkeep, &arguments.repozo, scratch.path());
+    }
     let peers = installed(&nightkeep);
     let mut all = BTreeMap::new();
     for name in ["dump", "storage", "tree"] {
@@ -76,6 +89,11 @@ fn main() -> io::Result<()> {
         std::fs::write(path, measure::json(&all).to_string())?;
     }
     Ok(())
+}
+
+/// Mounting takes root, or what is set up for others.
+fn can_mount() -> bool {
+    std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok()
 }
 
 /// Peers that can be run; says of the others how to install them.
@@ -161,6 +179,15 @@ impl Work {
         measure::run(peer.init(program, state))?;
         record("first backup", measure::run(peer.backup(program, state, &self.source, 0))?);
         record("unchanged backup", measure::run(peer.backup(program, state, &self.source, 1))?);
+        let mount = || peer.mount(program, state);
+        if can_mount() {
+            mount::run(peer, &mount, &state.join("mount"), &self.source, &mut record)?;
+            if self.name == "dump" && peer == Peer::Nightkeep {
+                let name = self.source.join("erp.sql");
+                let decoded = mount::decode(&repository, peer::PASSWORD, &name.to_string_lossy());
+                record("mount: decoding alone", decoded.map_err(io::Error::other)?);
+            }
+        }
         record("check with data", measure::run(peer.check(program, state))?);
         record("restore", measure::run(peer.restore(program, state, &state.join("target"), 1))?);
         self.set(1)?;

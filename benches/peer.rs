@@ -13,7 +13,7 @@ pub enum Peer {
 
 pub const ALL: [Peer; 4] = [Peer::Nightkeep, Peer::Restic, Peer::Rustic, Peer::Borg];
 
-const PASSWORD: &str = "benchmark";
+pub const PASSWORD: &str = "benchmark";
 
 impl Peer {
     pub fn name(self) -> &'static str {
@@ -94,6 +94,16 @@ impl Peer {
             Peer::Borg => command.current_dir(target).arg("extract").arg(format!("::night{number}")),
         };
         command
+    }
+
+    /// In the foreground; none for those that are not measured.
+    pub fn mount(self, program: &Path, state: &Path) -> Option<Command> {
+        let mut command = self.command(program, state);
+        match self {
+            Peer::Nightkeep | Peer::Restic => command.arg("mount").arg(state.join("mount")),
+            Peer::Rustic | Peer::Borg => return None,
+        };
+        Some(command)
     }
 
     pub fn check(self, program: &Path, state: &Path) -> Command {

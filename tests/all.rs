@@ -32,6 +32,10 @@ mod reader;
 
 mod roundup;
 
+mod server;
+
 mod streams;
 
 mod torture;
+
+mod zodb;

@@ -387,6 +387,8 @@ fn a_killed_run_is_told_of_and_the_next_one_finishes() {
     wait_for(&site.path("started"));
     child.kill().unwrap();
     child.wait().unwrap();
+    // The producer is still there, and goes.
+    std::fs::write(site.path("gate"), b"x").unwrap();
     assert!(String::from_utf8_lossy(&site.nightkeep(&["status"]).expect(1).out).contains("never ended"));
     std::fs::remove_file(site.path("gate")).unwrap();
     std::fs::write(site.path("gate"), b"x").unwrap();
@@ -536,19 +538,18 @@ fn the_units_of_systemd_are_sound() {
         return;
     }
     for unit in ["nightkeep.service", "nightkeep.timer"] {
-        let text = std::fs::read_to_string(deploy.join(unit)).unwrap();
         // The program need not be installed for this.
         let dir = tempfile::tempdir().unwrap();
         for unit in ["nightkeep.service", "nightkeep.timer"] {
             let text = std::fs::read_to_string(deploy.join(unit)).unwrap();
             std::fs::write(dir.path().join(unit), text.replace("/usr/local/bin/nightkeep", "/bin/true")).unwrap();
         }
-        let output = Command::new("systemd-analyze").arg("verify").arg(dir.path().join(unit)).output().unwrap();
+        let output =
+            Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(dir.path().join(unit)).output().unwrap();
         assert!(
             output.status.success() && output.stderr.is_empty(),
             "{unit}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        assert!(text.contains("nightkeep"));
     }
 }

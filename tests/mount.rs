@@ -279,14 +279,14 @@ fn tools_work_on_it() {
         ],
     );
     let deep = |line: &&String| !line.starts_with("deep") && !line.starts_with("sparse/terabyte");
-    // rsync does not carry inode flags.
+    // rsync does not carry inode flags, and makes holes of all zeros.
     let plain = |lines: &[String]| -> Vec<String> {
         lines
             .iter()
             .filter(deep)
             .map(|line| {
                 let fields: Vec<&str> = line.split('\t').collect();
-                [&fields[..fields.len() - 2], &fields[fields.len() - 1..]].concat().join("\t")
+                fields[..fields.len() - 2].join("\t")
             })
             .collect()
     };

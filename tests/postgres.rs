@@ -268,7 +268,7 @@ fn a_database_under_change_is_saved_as_of_one_moment() {
     let programs = cluster.programs(house.directory("programs"), &[("pg_dump", script)]);
     let change = "BEGIN; UPDATE entry SET note = note || 'y' WHERE id % 13 = 1; DELETE FROM entry WHERE id % 101 = 5; \
         INSERT INTO entry SELECT max(id) + 1, 1, 'new' FROM entry; INSERT INTO night SELECT now(); COMMIT;\n";
-    for round in 0..rounds(3) {
+    for round in 0..rounds(2) {
         let mut holder = cluster.client("psql", "busy");
         let mut holder = holder.args(["-XqAt"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut ask = holder.stdin.take().unwrap();
@@ -480,6 +480,55 @@ fn a_load_that_fails_leaves_nothing() {
     }
 }
 
+/// Scripts that stand for a program and kill the restore that runs them, before or after what they do, at one kind of call.
+const DEATHS: [(&str, &str); 9] = [
+    ("psql", "case \"$*\" in *'CREATE DATABASE'*) kill -9 $PPID; exit 1;; esac; exec REAL/psql \"$@\""),
+    ("psql", "REAL/psql \"$@\"; code=$?; case \"$*\" in *'CREATE DATABASE'*) kill -9 $PPID;; esac; exit $code"),
+    ("pg_restore", "kill -9 $PPID; cat >/dev/null"),
+    ("pg_restore", "{ head -c 9000; kill -9 $PPID; } | REAL/pg_restore \"$@\""),
+    ("pg_restore", "REAL/pg_restore \"$@\"; kill -9 $PPID"),
+    ("psql", "case \"$*\" in *'COMMENT ON'*) kill -9 $PPID;; esac; exec REAL/psql \"$@\""),
+    ("psql", "case \"$*\" in *'RENAME TO'*) kill -9 $PPID; exit 1;; esac; exec REAL/psql \"$@\""),
+    ("psql", "case \"$*\" in *'RENAME TO'*) kill -9 $PPID;; esac; exec REAL/psql \"$@\""),
+    ("psql", "REAL/psql \"$@\"; code=$?; case \"$*\" in *'RENAME TO'*) kill -9 $PPID;; esac; exit $code"),
+];
+
+#[test]
+fn killed_at_any_step_the_old_database_is_there() {
+    let Some(cluster) = Cluster::start() else { return };
+    let house = House::new();
+    make(&cluster, "projop", 60);
+    cluster.sql("postgres", "COMMENT ON DATABASE projop IS 'mine'");
+    saving(&house, &cluster, &[]).expect(0);
+    let saved = cluster.fingerprint("projop");
+    let mut renamed = 0;
+    for (number, (program, script)) in DEATHS.into_iter().enumerate() {
+        let script = tracked(&house, program, script);
+        let programs = cluster.programs(house.directory(&format!("death {number}")), &[(program, &script)]);
+        cluster.sql("projop", &format!("DELETE FROM entry WHERE id % 11 = {number}"));
+        let old = cluster.fingerprint("projop");
+        let words = ["projop", "--replace", "--yes", "--programs", programs.to_str().unwrap()];
+        let told = restoring(&house, &cluster, &words);
+        assert_eq!(told.signal, Some(9), "{script}: {}", told.err);
+        settle(&house, &cluster);
+        renamed += usize::from(is_there_after(&cluster, &told, &old, &saved));
+        // What it leaves is told by the next one.
+        let left: Vec<String> =
+            cluster.databases().into_iter().filter(|name| name.starts_with("nightkeep_restore_")).collect();
+        assert!(left.len() <= 1);
+        if let Some(left) = left.first() {
+            let next =
+                restoring(&house, &cluster, &["projop", "--dbname", "projop", "--replace", "--force-tz"]).expect(1);
+            assert!(String::from_utf8_lossy(&next.out).contains(left.as_str()));
+            cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", quoted(left)));
+        }
+    }
+    assert_eq!(renamed, 2, "the last two come to their end");
+    restoring(&house, &cluster, &["projop", "--replace", "--yes"]).expect(0);
+    assert!(cluster.fingerprint("projop") == saved);
+}
+
+/// The same at moments that nobody chose; more of them by `NIGHTKEEP_TEST_ROUNDS`.
 #[test]
 fn killed_at_any_moment_the_old_database_is_there() {
     let Some(cluster) = Cluster::start() else { return };
@@ -488,49 +537,60 @@ fn killed_at_any_moment_the_old_database_is_there() {
     saving(&house, &cluster, &[]).expect(0);
     let saved = cluster.fingerprint("projop");
     let mut random = Random(11);
-    let (mut unfinished, mut finished) = (0, 0);
-    for round in 0..rounds(8) {
+    let mut renamed = 0;
+    let exec = ["psql", "pg_restore"]
+        .map(|program| (program, tracked(&house, program, &format!("exec REAL/{program} \"$@\""))));
+    let replaced: Vec<(&str, &str)> = exec.iter().map(|(program, script)| (*program, script.as_str())).collect();
+    let programs = cluster.programs(house.directory("programs"), &replaced);
+    for round in 0..rounds(3) {
         cluster.sql("projop", &format!("DELETE FROM entry WHERE id % 11 = {}", round % 11));
         let old = cluster.fingerprint("projop");
-        let mut command = house.command(["restore", "postgres", "projop", "--replace", "--yes"]);
+        let mut command = house.command(["restore", "postgres", "projop", "--replace", "--yes", "--programs"]);
+        command.arg(&programs);
         let out = house.fresh("out");
         cluster.on(&mut command).stdout(std::fs::File::create(&out).unwrap()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(100 + random.below(900)));
         child.kill().unwrap();
-        let killed = !child.wait().unwrap().success();
-        settle(&cluster);
-        let said = std::fs::read_to_string(&out).unwrap();
-        let kept: Vec<String> =
-            cluster.databases().into_iter().filter(|name| name.starts_with("projop_before_")).collect();
-        match kept.as_slice() {
-            [] => {
-                unfinished += usize::from(killed);
-                assert!(cluster.fingerprint("projop") == old, "round {round}");
-            }
-            [kept] => {
-                finished += 1;
-                assert!(said.contains(kept.as_str()), "its name was told before: {said}");
-                assert!(cluster.fingerprint(kept) == old, "round {round}");
-                assert!(cluster.fingerprint("projop") == saved, "round {round}");
-            }
-            _ => panic!("{kept:?}"),
-        }
-        for name in cluster
-            .databases()
-            .iter()
-            .filter(|name| name.contains("_before_") || name.starts_with("nightkeep_restore_"))
-        {
+        child.wait().unwrap();
+        settle(&house, &cluster);
+        let mut told = told(&mut Command::new("true"));
+        told.out = std::fs::read(&out).unwrap();
+        renamed += usize::from(is_there_after(&cluster, &told, &old, &saved));
+        for name in cluster.databases().iter().filter(|name| name.starts_with("nightkeep_restore_")) {
             cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", quoted(name)));
         }
     }
-    eprintln!("{unfinished} killed before the end, {finished} after it");
-    restoring(&house, &cluster, &["projop", "--replace", "--yes"]).expect(0);
-    assert!(cluster.fingerprint("projop") == saved);
+    eprintln!("{renamed} of {} were killed after the end", rounds(3));
 }
 
-/// What a killed restore had asked of the server comes to its end.
-fn settle(cluster: &Cluster) {
+/// The old database has its name, or the one that was told, and then the new one has its own. Answers which; the old one
+/// is dropped then.
+fn is_there_after(cluster: &Cluster, told: &Told, old: &str, saved: &str) -> bool {
+    let kept: Vec<String> = cluster.databases().into_iter().filter(|name| name.starts_with("projop_before_")).collect();
+    match kept.as_slice() {
+        [] => assert!(cluster.fingerprint("projop") == old),
+        [kept] => {
+            let said = String::from_utf8_lossy(&told.out);
+            assert!(said.contains(kept.as_str()), "its name was told before: {said}");
+            assert!(cluster.fingerprint(kept) == old);
+            assert!(cluster.fingerprint("projop") == saved);
+            cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", quoted(kept)));
+        }
+        _ => panic!("{kept:?}"),
+    }
+    !kept.is_empty()
+}
+
+/// A script that stands for a program and can be waited for although its parent is gone.
+fn tracked(house: &House, program: &str, script: &str) -> String {
+    let lock = house.path().join("running");
+    format!("[ \"$1\" = --version ] && exec REAL/{program} --version; exec 9>>{}; flock -s 9; {script}", lock.display())
+}
+
+/// What a killed restore had begun comes to its end: its programs, and what they asked of the server.
+fn settle(house: &House, cluster: &Cluster) {
+    told(Command::new("flock").arg(house.path().join("running")).arg("true")).expect(0);
     let busy =
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
     while cluster.sql("postgres", busy) != "0" {

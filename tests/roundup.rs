@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::manifest;
+use crate::support::postgres::Cluster;
 use crate::support::program::{House, Told, json_lines, told};
 use crate::support::python::applications;
 use crate::support::source::workspace;
@@ -228,7 +229,12 @@ fn a_path_into_the_living_home_is_changed_and_one_from_the_home_is_not() {
     let Some(home) = tracker(&house, "t") else { return };
     let expected = checked(&home, None);
     configure(&home, |text| text.replace("database = db", &format!("database = {}/db", home.display())));
+    // Where the configuration is a symlink, it is saved all the same, and the living one is not written to.
+    let living = house.path().join("tracker.ini");
+    std::fs::rename(home.join("config.ini"), &living).unwrap();
+    symlink(&living, home.join("config.ini")).unwrap();
     save(&house, &home).expect(0);
+    let untouched = std::fs::read(&living).unwrap();
     // Over itself: it is right as it is.
     restore(&house, &home, &["--yes"]).expect(0);
     let config = || std::fs::read_to_string(home.join("config.ini")).unwrap();
@@ -237,6 +243,7 @@ fn a_path_into_the_living_home_is_changed_and_one_from_the_home_is_not() {
     restore(&house, &other, &[]).expect(0);
     let moved = std::fs::read_to_string(other.join("config.ini")).unwrap();
     assert!(moved.contains("\ndatabase = db\n"), "{moved}");
+    assert_eq!(std::fs::read(&living).unwrap(), untouched);
     std::fs::rename(&home, house.path().join("gone")).unwrap();
     assert_eq!(checked(&other, None), expected);
 }
@@ -392,4 +399,89 @@ fn only_whole_snapshots_of_trackers_are_restored() {
     assert!(!target.exists());
     let told = told(&mut house.command(["restore", "roundup", "t", "--target", "/"]));
     assert_eq!(told.code, Some(1), "{}", told.err);
+}
+
+/// A tracker on PostgreSQL of the role `openpg`, which must give its password; none if Roundup is not here.
+fn tracker_on(cluster: &Cluster, house: &House, database: &str) -> Option<PathBuf> {
+    let home = house.path().join("t");
+    let mut up = script([OsStr::new("up"), home.as_os_str(), "--database".as_ref(), database.as_ref()])?;
+    up.env("PGHOST", cluster.path()).env("PGPORT", "5432").env("PGUSER", "openpg").env("PGPASSWORD", "right");
+    runs(up);
+    Some(home)
+}
+
+#[test]
+fn a_tracker_on_postgresql_comes_back_in_a_database_of_its_own() {
+    let Some(cluster) = Cluster::start() else { return };
+    let house = House::new();
+    let Some(home) = tracker_on(&cluster, &house, "support") else { return };
+    let expected = checked(&home, None);
+    // What pg_dump is given, and what of the password can be seen.
+    let programs = cluster
+        .programs(house.directory("programs"), &[("pg_dump", "echo \"$@\" >>\"$0.seen\"; exec REAL/pg_dump \"$@\"")]);
+    let path = std::env::join_paths(
+        std::iter::once(programs.clone()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    let words = ["--json", "backup", "roundup", home.to_str().unwrap(), "--dataset=t", "-vv"];
+    let first = told(house.command(words).env("PATH", path.unwrap())).expect(0);
+    let seen = std::fs::read_to_string(programs.join("pg_dump.seen")).unwrap();
+    assert!(seen.contains("dbname='support'") && !seen.contains("right"), "{seen}");
+    assert!(!first.err.contains("right") && !String::from_utf8_lossy(&first.out).contains("right"));
+    let summary = json_lines(&first.out).pop().unwrap();
+    assert_eq!(summary["backend"], "postgresql");
+    assert!(summary["contents"].as_u64().unwrap() > 20, "{summary}");
+
+    let again = house.run(words.iter().chain(&["--skip-if-unchanged"])).expect(0);
+    assert!(json_lines(&again.out).pop().unwrap()["snapshot"].is_null(), "only the time in the dump differs");
+    let stored = house.stored_bytes();
+    save(&house, &home).expect(0);
+    assert!(house.stored_bytes() - stored < 8192, "{} more bytes", house.stored_bytes() - stored);
+
+    // The name is taken, and the living database is not touched.
+    let target = house.path().join("restored");
+    let before = cluster.fingerprint("support");
+    let taken = restore(&house, &target, &[]).expect(1).err;
+    assert!(taken.contains("support") && taken.contains("--dbname"), "{taken}");
+    assert!(!target.exists());
+    restore(&house, &target, &["--dbname", "support 2"]).expect(0);
+    let config = std::fs::read_to_string(target.join("config.ini")).unwrap();
+    assert!(config.contains("\nname = support 2\n"), "{config}");
+    assert!(!target.join("db/postgresql.dump").exists());
+    assert_eq!(cluster.databases(), ["postgres", "support", "support 2"]);
+    assert_eq!(cluster.fingerprint("support 2"), before);
+    cluster.sql("postgres", "DROP DATABASE support");
+    assert_eq!(checked(&target, None), expected);
+    // Without the old one the name is free, and nothing has to be changed.
+    restore(&house, &target, &["--yes"]).expect(0);
+    let config = std::fs::read(target.join("config.ini")).unwrap();
+    assert_eq!(config, std::fs::read(home.join("config.ini")).unwrap());
+    assert_eq!(checked(&target, None), expected);
+    let left: Vec<_> = house.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("restoring")), "{left:?}");
+}
+
+#[test]
+fn what_goes_wrong_with_postgresql_is_said() {
+    let Some(cluster) = Cluster::start() else { return };
+    let house = House::new();
+    let Some(home) = tracker_on(&cluster, &house, "support") else { return };
+    std::fs::remove_file(home.join("db/files/msg/0/msg3")).unwrap();
+    let lost = save(&house, &home).expect(3).err;
+    assert!(lost.contains("msg3") && lost.lines().count() == 1, "{lost}");
+    let snapshots = house.snapshots();
+
+    configure(&home, |text| text.replace("password = right", "password = wrong"));
+    let refused = save(&house, &home).expect(1).err;
+    assert!(refused.contains("openpg") && !refused.contains("wrong"), "{refused}");
+    // Out of a file beside the configuration, as Roundup allows it.
+    std::fs::write(home.join("secret"), "right\n").unwrap();
+    configure(&home, |text| text.replace("password = wrong", "password = file://secret"));
+    save(&house, &home).expect(3);
+    let target = house.path().join("restored");
+    restore(&house, &target, &["--dbname", "second"]).expect(0);
+    configure(&home, |text| text.replace("name = support", "name = nowhere"));
+    assert!(save(&house, &home).expect(1).err.contains("nowhere"));
+    configure(&home, |text| text.replace("port = 5432", "port = 1"));
+    save(&house, &home).expect(1);
+    assert_eq!(house.snapshots().len(), snapshots.len() + 1);
 }

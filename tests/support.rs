@@ -9,6 +9,8 @@ pub mod program;
 
 pub mod python;
 
+pub mod server;
+
 pub mod source;
 
 pub mod torture;

@@ -29,6 +29,7 @@ use crate::record::{Class, Record};
 use crate::recover;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+pub use leased::Leased;
 use packer::Packer;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -237,17 +238,6 @@ impl Repository {
         Ok(answers)
     }
 
-    fn present_for(&self, ids: &[BlobId], lease: Option<&Lease>) -> Result<Vec<bool>> {
-        let mut answers = self.index.present(ids, lease)?;
-        if let Some(writing) = &self.writing {
-            let packer = lock(&writing.packer);
-            for (answer, id) in answers.iter_mut().zip(ids) {
-                *answer |= packer.ids.contains(id);
-            }
-        }
-        Ok(answers)
-    }
-
     fn put_for(&self, record: Record, capsule: &Capsule, lease: Option<&Lease>) -> Result<BlobId> {
         self.accept(record, capsule, lease, |record, packer| {
             let known = packer.by_tag.get(&record.tag).copied();
@@ -290,7 +280,7 @@ impl Store for Repository {
     }
 
     fn present(&self, ids: &[BlobId]) -> Result<Vec<bool>> {
-        self.present_for(ids, None)
+        self.index.present(ids, None)
     }
 
     fn generation(&self) -> Result<[u8; 16]> {

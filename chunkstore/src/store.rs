@@ -18,7 +18,7 @@ pub trait Store: Send + Sync {
     /// collectable by nobody until this session ends. Ask in batches.
     fn known(&self, tags: &[Tag]) -> Result<Vec<Option<BlobId>>>;
 
-    /// The same question by id: for what a change cache remembers.
+    /// The same question by id, of what is durable: for what a change cache remembers.
     fn present(&self, ids: &[BlobId]) -> Result<Vec<bool>>;
 
     /// Changes whenever a blob that was once known may be so no longer: while it is equal, no id needs to be asked for again.

@@ -48,14 +48,19 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 type Answered<T> = std::result::Result<T, protocol::Error>;
 
-/// The way to a repository on a server: a connection that comes back.
+/// The way to a repository on a server.
 pub struct Link {
+    wire: Arc<Wire>,
+    runtime: Runtime,
+}
+
+/// A connection that comes back. Tasks share it; it starts nothing and waits for nothing when it is dropped.
+struct Wire {
     place: RemotePlace,
     key: NodeKey,
     server: NodeId,
     connection: tokio::sync::Mutex<Option<Connection>>,
     welcome: Mutex<Welcome>,
-    runtime: Runtime,
 }
 
 /// What the server said last.
@@ -130,27 +135,25 @@ fn invitation_gone() -> chunkstore::Error {
 impl Link {
     /// Connects, to a server that this machine joined.
     pub fn open(settings: &Settings, place: &RemotePlace) -> Result<Link> {
-        let link = Link {
+        let wire = Wire {
             place: place.clone(),
             key: servers::node_key(&settings.state_dir)?,
             server: servers::pinned(&settings.state_dir, &place.address)?,
             connection: tokio::sync::Mutex::new(None),
             welcome: Mutex::default(),
-            runtime: Runtime::start()?,
         };
-        let connecting = async {
-            let connection = link.dial().await?;
-            *link.connection.lock().await = Some(connection);
+        let link = Link { wire: Arc::new(wire), runtime: Runtime::start()? };
+        link.wait(async {
+            let connection = link.wire.dial().await?;
+            *link.wire.connection.lock().await = Some(connection);
             Ok(())
-        };
-        let connected: Answered<()> = link.runtime.handle.block_on(connecting);
-        connected.map_err(|error| in_words(place, error))?;
+        })?;
         Ok(link)
     }
 
     /// None while nobody has created the repository.
     pub fn configuration(&self) -> Result<Option<Configuration>> {
-        let bytes = lock(&self.welcome).configuration.clone();
+        let bytes = lock(&self.wire.welcome).configuration.clone();
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -178,39 +181,41 @@ impl Link {
 
     /// One question, one answer.
     fn request<T>(&self, request: Message, take: impl Fn(Message) -> Answered<T>) -> chunkstore::Result<T> {
-        self.wait(self.ask(&request)).and_then(|answer| take(answer).map_err(|error| in_words(&self.place, error)))
+        self.wait(self.wire.ask(&request)).and_then(|answer| take(answer).map_err(|error| self.in_words(error)))
     }
 
     /// Several at once: a round trip for all of them, not for each.
-    fn requests<T>(
-        self: &Arc<Link>,
-        requests: Vec<Message>,
-        take: impl Fn(Message) -> Answered<T>,
-    ) -> chunkstore::Result<Vec<T>> {
+    fn requests<T>(&self, requests: Vec<Message>, take: impl Fn(Message) -> Answered<T>) -> chunkstore::Result<Vec<T>> {
         if let Ok([request]) = <[Message; 1]>::try_from(requests.clone()) {
             return self.request(request, take).map(|answer| vec![answer]);
         }
         let asked: Vec<_> = requests
             .into_iter()
             .map(|request| {
-                let link = Arc::clone(self);
-                self.runtime.handle.spawn(async move { link.ask(&request).await })
+                let wire = Arc::clone(&self.wire);
+                self.runtime.handle.spawn(async move { wire.ask(&request).await })
             })
             .collect();
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
             let answer =
                 self.wait(async { asked.await.unwrap_or_else(|_| Err(protocol::Error::lost("it was stopped"))) })?;
-            answers.push(take(answer).map_err(|error| in_words(&self.place, error))?);
+            answers.push(take(answer).map_err(|error| self.in_words(error))?);
         }
         Ok(answers)
     }
 
     /// Waits on a thread that does not drive the network.
     fn wait<T>(&self, work: impl Future<Output = Answered<T>>) -> chunkstore::Result<T> {
-        self.runtime.handle.block_on(work).map_err(|error| in_words(&self.place, error))
+        self.runtime.handle.block_on(work).map_err(|error| self.in_words(error))
     }
 
+    fn in_words(&self, error: protocol::Error) -> chunkstore::Error {
+        in_words(&self.wire.place, error)
+    }
+}
+
+impl Wire {
     async fn ask(&self, request: &Message) -> Answered<Message> {
         let mut attempts = 0;
         loop {
@@ -298,7 +303,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         let closing = async {
-            if let Some(connection) = self.connection.lock().await.take() {
+            if let Some(connection) = self.wire.connection.lock().await.take() {
                 connection.close_gently().await;
             }
         };
@@ -331,12 +336,12 @@ impl Drop for Runtime {
 
 impl Remote {
     pub fn new(link: Arc<Link>, configuration: Configuration) -> Remote {
-        let push = Push::new(lock(&link.welcome).push_bytes_max);
+        let push = Push::new(lock(&link.wire.welcome).push_bytes_max);
         Remote { link, configuration, objects: Objects::default(), capsules: Mutex::default(), push }
     }
 
     pub fn place(&self) -> &RemotePlace {
-        &self.link.place
+        &self.link.wire.place
     }
 
     pub fn statistics(&self) -> chunkstore::Result<Statistics> {
@@ -351,8 +356,7 @@ impl Remote {
     /// Starts what sends, when there is something to send for the first time.
     fn pushing(&self) -> &Arc<PushQueue> {
         self.push.started(|queue| {
-            let link = Arc::downgrade(&self.link);
-            self.link.runtime.handle.spawn(push_all(link, queue));
+            self.link.runtime.handle.spawn(push_all(Arc::clone(&self.link.wire), queue));
         })
     }
 
@@ -373,7 +377,7 @@ impl Remote {
         }
         for batch in self.objects.lacking(kind, &names).chunks(FETCH_MAX) {
             let request = Message::Fetch { kind, names: batch.to_vec() };
-            let fetched = self.link.wait(self.link.retrying(async |mut writer: Writer, mut reader: Reader| {
+            let fetched = self.link.wait(self.link.wire.retrying(async |mut writer: Writer, mut reader: Reader| {
                 writer.send(&request).await?;
                 writer.finish();
                 let mut fetched = Vec::with_capacity(batch.len());
@@ -395,7 +399,7 @@ impl Remote {
 
     fn read_batch(&self, ids: &[BlobId]) -> chunkstore::Result<Vec<chunkstore::Result<Record>>> {
         let (request, repository) = (Message::Read(ids.to_vec()), self.configuration.repository);
-        self.link.wait(self.link.retrying(async |mut writer: Writer, mut reader: Reader| {
+        self.link.wait(self.link.wire.retrying(async |mut writer: Writer, mut reader: Reader| {
             writer.send(&request).await?;
             writer.finish();
             let mut fetch = Fetch::new(repository, ids);
@@ -467,19 +471,19 @@ impl Store for Remote {
 
     fn put(&self, record: Record, capsule: &Capsule) -> chunkstore::Result<BlobId> {
         self.pushing();
-        self.push.put(record, capsule).map_err(|error| in_words(&self.link.place, error))
+        self.push.put(record, capsule).map_err(|error| self.link.in_words(error))
     }
 
     fn flush(&self) -> chunkstore::Result<()> {
         if !self.push.was_started() {
             return Ok(());
         }
-        self.push.flush().map_err(|error| in_words(&self.link.place, error))
+        self.push.flush().map_err(|error| self.link.in_words(error))
     }
 
     fn commit(&self, snapshot: &Snapshot) -> chunkstore::Result<()> {
         self.pushing();
-        self.push.commit(snapshot).map_err(|error| in_words(&self.link.place, error))
+        self.push.commit(snapshot).map_err(|error| self.link.in_words(error))
     }
 
     fn snapshots(&self) -> chunkstore::Result<Vec<(SnapshotId, chunkstore::Result<Snapshot>)>> {
@@ -566,16 +570,11 @@ async fn ask_once(connection: &Connection, request: &Message) -> Answered<Messag
 }
 
 /// Sends what is put until the end, over one connection after another.
-async fn push_all(link: std::sync::Weak<Link>, queue: Arc<PushQueue>) {
+async fn push_all(wire: Arc<Wire>, queue: Arc<PushQueue>) {
     let mut attempts = 0;
     let mut durable = 0;
     loop {
-        // The link is held only while there is work, so that whoever drops it last ends the connection.
-        let outcome = match link.upgrade() {
-            Some(link) => push_once(&link, &queue).await,
-            None => return,
-        };
-        match outcome {
+        match push_once(&wire, &queue).await {
             Ok(()) => return,
             Err(error) if is_loss(&error) && attempts < ATTEMPTS_MAX => {
                 let now = queue.answers();
@@ -588,12 +587,12 @@ async fn push_all(link: std::sync::Weak<Link>, queue: Arc<PushQueue>) {
 }
 
 /// One stream, from what is not durable to its end. Ok only when nothing more is to come.
-async fn push_once(link: &Link, queue: &PushQueue) -> Answered<()> {
-    let connection = link.connected().await?;
+async fn push_once(wire: &Wire, queue: &PushQueue) -> Answered<()> {
+    let connection = wire.connected().await?;
     let tags = queue.interrupted();
     let mut known = std::collections::HashSet::new();
     for batch in tags.chunks(BATCH_MAX) {
-        match link.ask(&Message::Known(batch.to_vec())).await? {
+        match wire.ask(&Message::Known(batch.to_vec())).await? {
             Message::KnownAnswer(answers) => known.extend(answers.into_iter().flatten()),
             other => return Err(unexpected(&other)),
         }

@@ -152,7 +152,8 @@ impl Task<'_> {
         let (paths, excludes) = (tracker.paths(), self.options.excludes.clone());
         let options = FilesOptions { paths, excludes, ..FilesOptions::default() };
         let keep = |path: &[u8], is_directory: bool| left_out.keep(path, is_directory) && contents.keep(path);
-        let walked = depot.walk(&Tree { options: &options, prepared: vec![prepared], keep: Some(&keep) })?;
+        let prepared = std::iter::once(prepared).chain(source.linked_configuration(depot)?).collect();
+        let walked = depot.walk(&Tree { options: &options, prepared, keep: Some(&keep) })?;
         let missing = contents.missing();
         if !self.is_last && is_passing(&missing, &mut contents, &|class, ids| source.count(class, ids)) {
             return Ok(None);

@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-/// Rows of inodes beyond which the kernel is asked to forget.
-const ROWS_MAX: usize = 400_000;
 const TICK: Duration = Duration::from_millis(200);
 const LISTING: &[u8] = b"the list of snapshots";
 
@@ -28,6 +26,8 @@ pub struct Keeper {
     pub notifier: Notifier,
     pub refresh: Refresh,
     pub poll: Duration,
+    /// Rows of inodes beyond which the kernel is asked to forget.
+    pub rows_max: usize,
 }
 
 impl Keeper {
@@ -72,7 +72,10 @@ impl Keeper {
     /// Drops names of files, oldest first; directories stay, since programs may stand in them.
     fn thin_out(&self, stop: &Receiver<()>) {
         let mut seen = 0usize;
-        while self.files.table().len() > ROWS_MAX && seen < ROWS_MAX && stop.is_empty() {
+        while self.files.table().len() > self.rows_max
+            && seen < self.rows_max.max(self.files.table().len())
+            && stop.is_empty()
+        {
             let Some(place) = self.files.table().next_oldest() else { return };
             let Ok(leaf) = self.files.reader().leaf(place.link) else { continue };
             seen += leaf.entries().len() + 1;

@@ -25,6 +25,11 @@ mod filesystem;
 
 mod keeper;
 
+pub mod patience;
+
 pub mod mount;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::{Error, Result};

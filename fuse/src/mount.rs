@@ -36,6 +36,13 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How often to look for new snapshots.
     pub poll: Duration,
+    /// Of so many files the kernel's memory costs memory here; beyond, it is asked to forget.
+    pub rows_max: usize,
+}
+
+impl Options {
+    /// What [`Options::rows_max`] usually is: some 60 MB.
+    pub const ROWS_MAX: usize = 400_000;
 }
 
 /// Where the content comes from.
@@ -51,6 +58,7 @@ pub struct Mount {
     place: PathBuf,
     session: Option<BackgroundSession>,
     keeper: Option<(Sender<()>, JoinHandle<()>)>,
+    files: Arc<Files>,
 }
 
 /// How it ended.
@@ -110,18 +118,30 @@ pub fn mount(place: &Path, source: Source, options: &Options) -> Result<Mount> {
     let session =
         Session::new(mounted, place, &configuration(options, threads)).map_err(|error| refused(&shown, error))?;
     let session = session.spawn().map_err(failed("start threads for"))?;
-    let keeper = Keeper { files, notices, notifier: session.notifier(), refresh: source.refresh, poll: options.poll };
+    let keeper = Keeper {
+        files: Arc::clone(&files),
+        notices,
+        notifier: session.notifier(),
+        refresh: source.refresh,
+        poll: options.poll,
+        rows_max: options.rows_max,
+    };
     let (sender, receiver) = bounded(0);
     let keeping = std::thread::Builder::new().name("keeper".into()).spawn(move || keeper.run(&receiver));
     let keeper = keeping.map(|thread| (sender, thread)).map_err(failed("start threads for"))?;
     raise_readahead(place);
-    Ok(Mount { place: place.to_owned(), session: Some(session), keeper: Some(keeper) })
+    Ok(Mount { place: place.to_owned(), session: Some(session), keeper: Some(keeper), files })
 }
 
 impl Mount {
     /// True once somebody else has unmounted it.
     pub fn is_over(&self) -> bool {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())
+    }
+
+    /// How many files of snapshots the kernel knows of now.
+    pub fn remembered(&self) -> usize {
+        self.files.table().len()
     }
 
     pub fn unmount(mut self) -> End {

@@ -218,7 +218,7 @@ mod tests {
 
     fn shown(id: u8, dataset: &str, time: i64) -> Shown {
         let mut bytes = [0xaa; 32];
-        bytes[4] = id;
+        bytes[0] = id;
         Shown {
             id: SnapshotId(bytes),
             run: RunId([u8::try_from(time / 10).unwrap(); 16]),
@@ -245,8 +245,8 @@ mod tests {
                         pending.push((*child, format!("{path}/{}", String::from_utf8_lossy(name))));
                     }
                 }
-                Kind::Snapshot(shown) => found.push(format!("{path} {}", shown.id.0[4])),
-                Kind::Dump(shown) => found.push(format!("{path} dump of {}", shown.id.0[4])),
+                Kind::Snapshot(shown) => found.push(format!("{path} {}", shown.id.0[0])),
+                Kind::Dump(shown) => found.push(format!("{path} dump of {}", shown.id.0[0])),
                 Kind::Link(target) => found.push(format!("{path} -> {}", String::from_utf8_lossy(target))),
             }
         }
@@ -265,17 +265,17 @@ mod tests {
         assert_eq!(
             paths(&all),
             [
-                "/by-id/aaaaaaaa01 1",
-                "/by-id/aaaaaaaa02 2",
-                "/by-id/aaaaaaaa03 3",
-                "/by-id/aaaaaaaa04 4",
+                "/by-id/01aaaaaa 1",
+                "/by-id/02aaaaaa 2",
+                "/by-id/03aaaaaa 3",
+                "/by-id/04aaaaaa 4",
                 "/by-run/latest -> t2",
                 "/by-run/t1/h/files/etc 1",
                 "/by-run/t2/h/postgres/é ~ 4",
-                "/datasets/h/files/etc/latest -> t1.5~aaaaaaaa",
+                "/datasets/h/files/etc/latest -> t1.5~03aaaaaa",
                 "/datasets/h/files/etc/t1 1",
                 "/datasets/h/files/etc/t1.5 2",
-                "/datasets/h/files/etc/t1.5~aaaaaaaa 3",
+                "/datasets/h/files/etc/t1.5~03aaaaaa 3",
                 "/datasets/h/postgres/é ~/latest -> t2",
                 "/datasets/h/postgres/é ~/t2 4",
                 "/dumps/pg_dump.2.sql dump of 4",
@@ -310,6 +310,14 @@ mod tests {
         let other = skeleton(&[shown(9, "h/files/etc", 11)]);
         assert_ne!(other.child(etc, b"t1"), before.child(etc, b"t1"));
         assert!(before.changes(&other).names.contains(&(etc, b"t1".to_vec())));
+    }
+
+    #[test]
+    fn ids_that_begin_alike_are_shown_longer() {
+        let mut all = [shown(1, "h/files/a", 11), shown(1, "h/files/b", 12), shown(2, "h/files/c", 13)];
+        all[1].id.0[5] = 0xac;
+        let ids: Vec<String> = paths(&skeleton(&all)).into_iter().filter(|path| path.starts_with("/by-id")).collect();
+        assert_eq!(ids, ["/by-id/01aaaaaaaaaa 1", "/by-id/01aaaaaaaaac 1", "/by-id/02aaaaaa 2"]);
     }
 
     impl Skeleton {

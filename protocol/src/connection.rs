@@ -235,7 +235,12 @@ impl Connection {
 
 impl Writer {
     pub async fn send(&mut self, message: &Message) -> Result<()> {
-        self.0.write_chunk(Bytes::from(message.frame())).await.map_err(unwritten)
+        self.send_frame(Bytes::from(message.frame())).await
+    }
+
+    /// Bytes that are frames, or are to be taken for some.
+    pub async fn send_frame(&mut self, bytes: Bytes) -> Result<()> {
+        self.0.write_chunk(bytes).await.map_err(unwritten)
     }
 
     /// A record, without copying it.

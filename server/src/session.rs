@@ -7,11 +7,13 @@ mod request;
 use crate::access::Access;
 use crate::hub::Hub;
 use crate::storage::{Shelf, blocking, seconds};
+use chunkstore::repository::Leased;
 use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::identity::NodeId;
 use protocol::message::{Code, Message, Refusal, VERSION};
 use protocol::{Error, Result};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -27,6 +29,20 @@ pub struct Session {
     pub client: NodeId,
     /// The key under which this client signs snapshots.
     pub writer: [u8; 32],
+    /// Like no other of this process.
+    number: u64,
+}
+
+impl Session {
+    pub fn store(&self) -> chunkstore::Result<Arc<Leased>> {
+        self.shelf.leased(self.number)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shelf.release(self.number);
+    }
 }
 
 pub async fn serve(hub: &Arc<Hub>, connection: &Connection) {
@@ -106,7 +122,9 @@ fn find(hub: &Arc<Hub>, client: NodeId, repository: &str) -> std::result::Result
     let access = Access { client: format!("{name} ({client})"), repository: repository.to_owned(), grants };
     let program = format!("nightkeepd {}", env!("CARGO_PKG_VERSION"));
     let push_bytes_max = hub.settings.limits.push_bytes;
-    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer };
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer, number };
     Ok((session, Message::Welcome { version: VERSION, program, configuration, push_bytes_max }))
 }
 

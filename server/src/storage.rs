@@ -8,7 +8,7 @@ use chunkstore::backend::{Backend, ObjectKind, ObjectName};
 use chunkstore::configuration::Configuration;
 use chunkstore::id::{MarkId, SlotId, SnapshotId};
 use chunkstore::mark::Mark;
-use chunkstore::repository::{Access as Opening, Repository, read_configuration};
+use chunkstore::repository::{Access as Opening, Leased, Repository, read_configuration};
 use chunkstore::snapshot::Snapshot;
 use chunkstore::{Error, Result};
 use std::collections::HashMap;
@@ -33,9 +33,15 @@ pub struct Storage {
 pub struct Shelf {
     pub name: String,
     directory: PathBuf,
-    open: Mutex<Option<Arc<Repository>>>,
+    open: Mutex<Option<Open>>,
     /// The dataset of each snapshot that was looked at; None of one that does not parse.
     datasets: Mutex<HashMap<SnapshotId, Option<String>>>,
+}
+
+/// A repository, and what each session holds of it.
+struct Open {
+    repository: Arc<Repository>,
+    leases: HashMap<u64, Arc<Leased>>,
 }
 
 impl Storage {
@@ -59,11 +65,34 @@ impl Storage {
 }
 
 impl Shelf {
-    /// What a session works with. [`Error::NoRepository`] if nothing was created yet.
+    /// [`Error::NoRepository`] if nothing was created yet.
     pub fn store(&self) -> Result<Arc<Repository>> {
+        self.with_open(|open| Ok(Arc::clone(&open.repository)))
+    }
+
+    /// What a session works with: nothing that it is told is collected before [`Shelf::release`].
+    pub fn leased(&self, session: u64) -> Result<Arc<Leased>> {
+        self.with_open(|open| {
+            if let Some(leased) = open.leases.get(&session) {
+                return Ok(Arc::clone(leased));
+            }
+            let leased = Arc::new(open.repository.leased()?);
+            open.leases.insert(session, Arc::clone(&leased));
+            Ok(leased)
+        })
+    }
+
+    /// The session is over.
+    pub fn release(&self, session: u64) {
+        if let Some(open) = &mut *lock(&self.open) {
+            open.leases.remove(&session);
+        }
+    }
+
+    fn with_open<T>(&self, work: impl FnOnce(&mut Open) -> Result<T>) -> Result<T> {
         let mut open = lock(&self.open);
-        if let Some(repository) = &*open {
-            return Ok(Arc::clone(repository));
+        if let Some(open) = &mut *open {
+            return work(open);
         }
         let here = |error| match error {
             Error::NoRepository { .. } => Error::NoRepository { place: format!("repository {}", self.name) },
@@ -72,8 +101,7 @@ impl Shelf {
         let holder = format!("nightkeepd (process {})", std::process::id());
         let access = Opening::Write { holder, wait: LOCK_WAIT };
         let repository = Arc::new(Repository::open(&self.directory, access, seconds()).map_err(here)?);
-        *open = Some(Arc::clone(&repository));
-        Ok(repository)
+        work(open.insert(Open { repository, leases: HashMap::new() }))
     }
 
     /// After an error that closed it for writing: the next session opens it again.

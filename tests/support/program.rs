@@ -1,7 +1,7 @@
 //! The built `nightkeep`, run as people and scripts run it, in a house of its own: repository, state, cache and
 //! sources in one temporary directory, nothing taken from the environment.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -33,6 +33,8 @@ pub fn nightkeep() -> &'static Path {
 pub struct House {
     place: Place,
     pub password: String,
+    /// Instead of the repository in this house.
+    url: Option<String>,
 }
 
 /// How a run ended and what it said.
@@ -54,12 +56,17 @@ impl House {
 
     /// Without a repository.
     pub fn bare() -> House {
-        House { place: Place::new(), password: PASSWORD.to_owned() }
+        House { place: Place::new(), password: PASSWORD.to_owned(), url: None }
     }
 
     /// Around a repository that is there already, in `repository`.
     pub fn at(place: Place, password: &str) -> House {
-        House { place, password: password.to_owned() }
+        House { place, password: password.to_owned(), url: None }
+    }
+
+    /// Without a repository of its own: it is at `url`.
+    pub fn with_url(url: String) -> House {
+        House { url: Some(url), ..House::bare() }
     }
 
     pub fn path(&self) -> &Path {
@@ -91,7 +98,7 @@ impl House {
             }
         }
         command
-            .env("NIGHTKEEP_REPOSITORY", self.repository())
+            .env("NIGHTKEEP_REPOSITORY", self.url.clone().map_or(self.repository().into(), OsString::from))
             .env("NIGHTKEEP_PASSWORD", &self.password)
             .env("NIGHTKEEP_TEST_CHEAP_KDF", "1")
             .env("NIGHTKEEP_STATE_DIR", self.path().join("state"))

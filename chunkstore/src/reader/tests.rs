@@ -4,6 +4,8 @@ mod hostile;
 
 mod lost;
 
+mod places;
+
 use super::*;
 use crate::codec::Sealer;
 use crate::list::Item;

@@ -49,7 +49,7 @@ impl Store for Leased {
     }
 
     fn present(&self, ids: &[BlobId]) -> Result<Vec<bool>> {
-        self.repository.present_for(ids, Some(&self.lease))
+        self.repository.index.present(ids, Some(&self.lease))
     }
 
     fn generation(&self) -> Result<[u8; 16]> {

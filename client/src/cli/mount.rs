@@ -118,6 +118,7 @@ fn serve(console: &Console, arguments: &Arguments) -> Result<Exit> {
         security: arguments.security_xattrs,
         cache_bytes: arguments.cache,
         poll: POLL,
+        rows_max: Options::ROWS_MAX,
     };
     let mounted = engine::mount(&place, source, &options)?;
     if child {

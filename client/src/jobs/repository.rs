@@ -63,6 +63,15 @@ impl<'a> Repository<'a> {
         session::locate(self.settings).err().filter(is_away)
     }
 
+    /// Why a source failed: that the repository is away (`Ok`), or the error itself.
+    pub fn is_it(&mut self, error: Error) -> Result<Error> {
+        match (self.doubt(), error) {
+            (Some(away), _) => Ok(away),
+            (None, lost @ Error::Store(chunkstore::Error::Unreachable { .. })) => Ok(lost),
+            (None, error) => Err(error),
+        }
+    }
+
     /// Pauses before another try, if there is to be one.
     pub fn pause(&self, retry: Retry, tries: u64, cause: &Error, journal: &Journal<'_>) -> Result<bool> {
         let Some(wait) = retry.pause(tries).filter(|_| !self.given_up) else { return Ok(false) };
@@ -116,7 +125,7 @@ impl<'a> Repository<'a> {
 /// Whether it may come back by itself: a disk or a mount that is not there, unlike a wrong credential or a full disk.
 fn is_away(error: &Error) -> bool {
     match error {
-        Error::Store(chunkstore::Error::NoRepository { .. }) => true,
+        Error::Store(chunkstore::Error::NoRepository { .. } | chunkstore::Error::Unreachable { .. }) => true,
         Error::Store(chunkstore::Error::Io { source, .. }) => source.kind() != ErrorKind::PermissionDenied,
         _ => false,
     }

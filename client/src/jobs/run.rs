@@ -298,7 +298,7 @@ impl Run<'_> {
             if matches!(error, Error::Store(chunkstore::Error::Interrupted)) {
                 return Err(error);
             }
-            let Some(away) = self.repository.doubt() else { return Err(error) };
+            let away = self.repository.is_it(error)?;
             if !self.repository.pause(job.retry, tries, &away, self.journal)? {
                 return Err(away);
             }

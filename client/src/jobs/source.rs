@@ -11,6 +11,7 @@ use crate::names;
 use crate::postgres::{self, Connection, DatabaseOutcome, Format, PostgresOutcome, User};
 use crate::roundup;
 use crate::session::Session;
+use crate::zodb::{self, Where};
 use chunkstore::id::RunId;
 use std::ffi::OsString;
 
@@ -75,19 +76,32 @@ pub fn save(
             let outcome = postgres::save(context, &request, &options, &session.history()?, &observe)?;
             Ok(order.several(&outcome, journal))
         }
-        What::Zodb(_) => Err(missing("zodb")),
+        What::Zodb(storage) => {
+            let site = place_of(storage).find()?;
+            for other in &site.others {
+                order.note(format!("another storage beside it is not saved with it: {}", other.display()), journal);
+            }
+            let request =
+                order.request(source, Kind::Zodb, &dataset::name_of_paths(std::slice::from_ref(&site.root)))?;
+            let saved = zodb::save(context, &request, &site)?;
+            Ok(order.one(request, &saved.outcome, journal))
+        }
         What::Roundup { home, excludes } => {
-            let options =
-                roundup::Options { home: home.clone(), excludes: excludes.clone(), ..roundup::Options::default() };
-            let request = order.request(source, Kind::Roundup, &dataset::name_of_paths(std::slice::from_ref(home)))?;
+            let (home, excludes) = (home.clone(), excludes.clone());
+            let options = roundup::Options { home, excludes, ..roundup::Options::default() };
+            let request =
+                order.request(source, Kind::Roundup, &dataset::name_of_paths(std::slice::from_ref(&options.home)))?;
             let saved = roundup::save(context, &request, &options)?;
             Ok(order.one(request, &saved.outcome, journal))
         }
     }
 }
 
-fn missing(kind: &str) -> crate::error::Error {
-    crate::error::Error::argument(kind, "this version cannot save it yet")
+fn place_of(storage: &Zodb) -> Where {
+    match storage {
+        Zodb::Instance(instance) => Where::Instance(instance.clone()),
+        Zodb::Storage { data_fs, blobs } => Where::Files { data_fs: data_fs.clone(), blobs: blobs.clone() },
+    }
 }
 
 impl Order<'_> {

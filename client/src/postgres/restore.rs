@@ -16,7 +16,7 @@ pub use preflight::{Finding, Standing};
 
 use super::catalogue::Server;
 use super::facts::{Format, Saved};
-use super::program::Connection;
+use super::program::{Connection, Version};
 use super::query::Psql;
 use super::quote::{conninfo, identifier, literal};
 use crate::error::{Error, Result};
@@ -182,6 +182,8 @@ impl<'a> Plan<'a> {
         match database.provider.as_str() {
             "i" => add(" LOCALE_PROVIDER icu ICU_LOCALE ", literal(&database.locale)),
             "b" => add(" LOCALE_PROVIDER builtin BUILTIN_LOCALE ", literal(&database.locale)),
+            // Otherwise it would have the provider that the server's templates have.
+            _ if self.server.version >= Version(15, 0) => add(" LOCALE_PROVIDER ", b"libc".to_vec()),
             _ => (),
         }
         if self.options.owners {

@@ -122,6 +122,18 @@ impl Source<'_> {
         Ok(Database { prepared, rows, facts, known })
     }
 
+    /// The configuration itself where the home has a symlink to it: without it nobody could tell what the rest is.
+    pub fn linked_configuration(&self, depot: &Depot<'_>) -> Result<Option<Prepared>> {
+        let path = self.tracker.root.join("config.ini");
+        if !path.is_symlink() {
+            return Ok(None);
+        }
+        let shown = path.display().to_string();
+        let file = File::open(&path).map_err(|error| Error::io("cannot open", &shown, error))?;
+        let content = depot.file(&shown, &file)?;
+        Ok(Some(Prepared { attributes: attributes(depot, &path)?, content, path }))
+    }
+
     fn prepared(&self, name: &str, attributes: Attributes, content: Content) -> Prepared {
         Prepared { path: self.tracker.database.join(name), attributes, content }
     }

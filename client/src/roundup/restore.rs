@@ -15,7 +15,7 @@ use crate::monitor::Monitor;
 use crate::postgres::Connection;
 use crate::postgres::restore as postgres;
 use crate::restore::{self as engine, Outcome, Overwrite, Selection};
-use crate::session_files;
+use crate::session_files::seed;
 use chunkstore::id::Reference;
 use chunkstore::reader::Reader;
 use chunkstore::tree::{Entry, Node};
@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// What is brought back, and where to.
@@ -99,11 +99,13 @@ impl Restore<'_> {
         let mut outcome = self.directory(&described.root, staging)?;
         for part in &described.outside {
             let place = placed.place_for(&part.origin)?;
-            add(&mut outcome, &self.part(&part.path, &staging.join(&place))?);
+            add(&mut outcome, &self.part(&part.path, &staging.join(&place), staging)?);
             placed.parts.push((part.path.clone(), place));
         }
         let database = placed.place(&described.database).ok_or_else(|| missing(&described.database))?;
         placed.repoint(&database);
+        require_inside(staging, &staging.join(&database))?;
+        require_inside(staging, &staging.join("config.ini"))?;
         let mut changed = configure(described, &placed, target)?;
         let loaded = match described.backend.as_str() {
             "postgresql" => {
@@ -146,8 +148,7 @@ impl Restore<'_> {
             force_timezone: true,
         };
         let now = clock::zoned(clock::now(), &clock::zone());
-        let plan =
-            postgres::Plan::new(crate::postgres::Saved::read(self.facts)?, &options, session_files::seed()?, &now)?;
+        let plan = postgres::Plan::new(crate::postgres::Saved::read(self.facts)?, &options, seed()?, &now)?;
         let noted = plan.findings.iter().filter(|finding| finding.standing == postgres::Standing::Note);
         let mut notes: Vec<String> = noted.map(|finding| format!("{}: {}", finding.what, finding.text)).collect();
         let selection = Selection::Entry(Box::new(dump.clone()));
@@ -178,8 +179,9 @@ impl Restore<'_> {
     }
 
     /// A part that lay outside the home, in place of the symlink that led to it, if one did.
-    fn part(&self, path: &Path, to: &Path) -> Result<Outcome> {
+    fn part(&self, path: &Path, to: &Path, staging: &Path) -> Result<Outcome> {
         let failed = |error| Error::io("cannot restore", to.display().to_string(), error);
+        require_inside(staging, to.parent().unwrap_or(staging))?;
         if to.is_symlink() {
             std::fs::remove_file(to).map_err(failed)?;
         }
@@ -247,7 +249,8 @@ impl Placed<'_> {
         let fitting =
             self.parts.iter().filter_map(|(part, place)| Some((part, place.join(old.strip_prefix(part).ok()?))));
         let (_, place) = fitting.max_by_key(|(part, _)| part.as_os_str().len())?;
-        Some(place.components().collect())
+        let is_plain = place.components().all(|part| matches!(part, Component::Normal(_)));
+        is_plain.then(|| place.components().collect())
     }
 
     fn place_for(&self, origin: &Origin) -> Result<PathBuf> {
@@ -323,7 +326,7 @@ fn wanted(described: &Described, placed: &Placed<'_>, key: &str, at: usize, old:
     }
     // A symlink in the home keeps its name; what it leads to is in its place.
     match old.strip_prefix(&described.home) {
-        Ok(inner) if !inner.components().any(|part| part == std::path::Component::ParentDir) => Some(inner.to_owned()),
+        Ok(inner) if !inner.components().any(|part| part == Component::ParentDir) => Some(inner.to_owned()),
         _ if key == "database" => placed.place(&described.database),
         _ => placed.place(old),
     }
@@ -432,6 +435,15 @@ fn add(sum: &mut Outcome, more: &Outcome) {
     sum.kept_bytes += more.kept_bytes;
     sum.problems += more.problems;
     sum.elapsed += more.elapsed;
+}
+
+/// Nothing is written or opened through a symlink that leads out of what is being restored: there is the living tracker.
+fn require_inside(staging: &Path, path: &Path) -> Result<()> {
+    let real = path.canonicalize().map_err(|error| Error::io("cannot restore", path.display().to_string(), error))?;
+    if real.starts_with(staging) {
+        return Ok(());
+    }
+    Err(Error::refused(path.display().to_string(), format!("it leads out of the tracker, to {}", real.display())))
 }
 
 fn missing(path: &Path) -> Error {

@@ -114,8 +114,8 @@ impl Plan {
             std::path::absolute(target).map_err(|error| Error::io("find", target.display().to_string(), error))?;
         // What is there may be a link to where it really is.
         let below = |path: &Path| {
-            let path = path.strip_prefix(&source.base).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
-            let path = target.join(path);
+            let name = path.file_name().map_or(path, Path::new);
+            let path = target.join(path.strip_prefix(&source.base).unwrap_or(name));
             path.canonicalize().unwrap_or(path)
         };
         let data_fs = below(&source.data_fs);
@@ -174,17 +174,18 @@ pub fn restore(
     let name = plan.source.data_fs.file_name().unwrap_or(OsStr::new("Data.fs"));
     let mut problems = engine.restore(&plan.source.data_fs, &data_stage)?;
     if let Some(index) = &plan.source.index {
-        problems += engine.restore(index, &data_stage)?;
+        match engine.restore(index, &data_stage) {
+            // A server does without it.
+            Err(error) if error.is_damage() => (),
+            restored => problems += restored?,
+        }
     }
     if let (Some(source), Some(stage)) = (&plan.source.blobs, &blobs_stage) {
         problems += engine.restore(source, stage)?;
     }
-    if problems > 0 {
-        discard(&data_stage, blobs_stage.as_deref());
-        let reason = "not all of it could be read from the repository; what is there was not touched";
-        return Err(Error::invalid(plan.data_fs.display().to_string(), reason));
-    }
-    let checked = check(plan, &data_stage.join(name), blobs_stage.as_deref(), monitor).inspect_err(|error| {
+    // A file whose content cannot be read is not there now; the other problems are of owners and attributes.
+    let checked = check(plan, &data_stage.join(name), blobs_stage.as_deref(), monitor);
+    let checked = checked.map_err(|error| lost(plan, error)).inspect_err(|error| {
         if error.is_damage() {
             discard(&data_stage, blobs_stage.as_deref());
         }
@@ -201,7 +202,7 @@ pub fn restore(
     let Swapped { kept } = swap((&plan.data_fs, &data_stage.join(name)), blobs, stamp)?;
     // Empty by now, unless a file of the system's own is in it.
     let _ = std::fs::remove_dir_all(&data_stage);
-    Ok(Restored { kept, ..checked })
+    Ok(Restored { kept, problems: checked.problems + problems, ..checked })
 }
 
 struct Engine<'a> {
@@ -271,6 +272,15 @@ fn discard(data: &Path, blobs: Option<&Path>) {
     }
 }
 
+/// What could not be restored is told as a fault of the snapshot, not of a path of ours.
+fn lost(plan: &Plan, error: Error) -> Error {
+    if error.is_damage() || matches!(error, Error::Io { .. }) {
+        let reason = format!("it was not replaced, since what was restored is not whole: {error}");
+        return Error::corrupt(plan.data_fs.display().to_string(), reason);
+    }
+    error
+}
+
 /// Cuts what was restored where it is wanted, and looks through all of it.
 fn check(plan: &Plan, data_fs: &Path, blobs_stage: Option<&Path>, monitor: &dyn Monitor) -> Result<Restored> {
     if let Some(at) = plan.at {
@@ -306,7 +316,7 @@ fn check(plan: &Plan, data_fs: &Path, blobs_stage: Option<&Path>, monitor: &dyn 
                 return Err(Error::missing(format!("blob {}", path.display())));
             }
             let shown = plan.blobs.as_deref().unwrap_or(stage).join(path.strip_prefix(stage).unwrap_or(&path));
-            monitor.problem(shown.as_os_str().as_bytes(), "blob is missing: it was when the snapshot was made");
+            monitor.problem(shown.as_os_str().as_bytes(), "blob is missing in the snapshot");
             problems += 1;
         }
     }

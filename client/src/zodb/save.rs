@@ -122,7 +122,8 @@ impl Attempt<'_> {
         resolve(&storage, &mut stored.found)?;
         let (_, attributes) = depot.attributes(storage.path.as_os_str().as_bytes(), &storage.file)?;
         let prepared = vec![Prepared { path: storage.path.clone(), attributes, content: stored.content.clone() }];
-        let blobs = Blobs::new(stored.found.blobs.clone());
+        let blobs = Blobs::new(std::mem::take(&mut stored.found.blobs));
+        stored.found.blobs = blobs.names().to_vec();
         let index = self.index(&storage, stored.end)?;
         let walked = self.walk(depot, prepared, &blobs, index.as_ref().map(|(path, _)| path.clone()))?;
         let is_replaced = !storage.is_in_place(stored.end) || index.as_ref().is_some_and(has_changed);

@@ -63,15 +63,15 @@ fn files(data_fs: &Path, blobs: Option<&Path>) -> Result<Site> {
     Ok(Site { data_fs, blobs, root, others })
 }
 
-/// `DIR/filestorage/Data.fs` and `DIR/blobstorage` are below `DIR`; others below what they have in common.
+/// `DIR/filestorage/Data.fs` and `DIR/blobstorage` are below `DIR`, others below what they have in common, if that is more than `/`.
 fn root_of(data_fs: &Path, blobs: Option<&Path>) -> PathBuf {
     let parent = data_fs.parent().unwrap_or(Path::new("/"));
-    let root = match blobs {
-        Some(blobs) => parent.ancestors().find(|above| blobs.starts_with(above)).unwrap_or(Path::new("/")),
-        None if parent.file_name() == Some(OsStr::new("filestorage")) => parent.parent().unwrap_or(parent),
-        None => parent,
+    let own = match parent.file_name() {
+        Some(name) if name == "filestorage" => parent.parent().unwrap_or(parent),
+        _ => parent,
     };
-    root.to_owned()
+    let shared = blobs.and_then(|blobs| own.ancestors().find(|above| blobs.starts_with(above)));
+    shared.filter(|shared| shared.parent().is_some()).unwrap_or(own).to_owned()
 }
 
 fn find_instance(instance: &Path) -> Result<Site> {
@@ -283,7 +283,8 @@ mod tests {
         assert_eq!(root("/a/filestorage/Data.fs", Some("/a/blobstorage")), Path::new("/a"));
         assert_eq!(root("/a/filestorage/Data.fs", None), Path::new("/a"));
         assert_eq!(root("/a/Data.fs", None), Path::new("/a"));
-        assert_eq!(root("/a/b/Data.fs", Some("/c/d")), Path::new("/"));
+        assert_eq!(root("/a/b/Data.fs", Some("/c/d")), Path::new("/a/b"));
+        assert_eq!(root("/a/b/Data.fs", Some("/a/d")), Path::new("/a"));
         assert_eq!(root("/a/Data.fs", Some("/a/blobs")), Path::new("/a"));
     }
 }

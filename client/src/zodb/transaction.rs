@@ -177,7 +177,8 @@ mod tests {
         let time: Timestamp = "2026-11-21T10:20:30.5Z".parse().unwrap();
         assert_eq!(Tid::at(time), tid);
         assert_eq!(tid.shown_time(), "2026-11-21T10:20:30.499Z");
-        assert_eq!(Tid(u64::MAX).time(), None);
+        // The 31st of February 1900.
+        assert_eq!(Tid((31 + 30) * 1440 << 32).time(), None);
         assert_eq!(Tid::parse("040d29ac82222222"), Some(tid));
         assert_eq!(Tid::parse("0x040D29AC82222222"), Some(tid));
         for wrong in ["", "0x", "40d29ac82222222", "040d29ac822222222", "040d29ac8222222g", "+40d29ac82222222"] {

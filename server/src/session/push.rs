@@ -4,7 +4,7 @@
 use super::{Session, refusal_of};
 use crate::access::Verb;
 use crate::storage::{blocking, nanoseconds};
-use chunkstore::repository::Repository;
+use chunkstore::repository::Leased;
 use chunkstore::snapshot::Snapshot;
 use chunkstore::store::Store;
 use protocol::connection::{Reader, Writer};
@@ -69,15 +69,15 @@ pub async fn serve(session: &Arc<Session>, mut writer: Writer, mut reader: Reade
         writer.finish();
         Ok(())
     };
-    // Receiving ends with the stream, or when storing gave up; either way the thread ends, and its answers with it.
-    let mut storing = Box::pin(storing);
-    let answering = Box::pin(answering);
+    // The thread ends when it gave up, or when no frames come any more; its answers end with it.
+    let working = async { tokio::join!(storing, answering) };
+    tokio::pin!(working);
     let received = tokio::select! {
         received = receiving => received,
-        stored = &mut storing => return conclude(stored, answering.await),
+        (stored, answered) = &mut working => return conclude(stored, answered),
     };
     drop(frames);
-    let (stored, answered) = tokio::join!(storing, answering);
+    let (stored, answered) = working.await;
     received.and(conclude(stored, answered))
 }
 
@@ -91,7 +91,7 @@ fn store_all(
     mut frames: mpsc::UnboundedReceiver<Waiting>,
     answers: &mpsc::UnboundedSender<Message>,
 ) -> Result<()> {
-    let store = match session.shelf.store() {
+    let store = match session.store() {
         Ok(store) => store,
         Err(error) => {
             // Nobody listens only if the connection is gone.
@@ -127,7 +127,7 @@ fn store_all(
 
 struct Storing<'a> {
     session: &'a Session,
-    store: Arc<Repository>,
+    store: Arc<Leased>,
     receiver: Receiver,
     answers: &'a mpsc::UnboundedSender<Message>,
     /// Bytes put since it was looked what is durable.

@@ -73,8 +73,8 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
     }
     let store = shelf.store()?;
     Ok(match request {
-        Message::Known(tags) => Message::KnownAnswer(store.known(&tags)?),
-        Message::Present(ids) => Message::PresentAnswer(store.present(&ids)?),
+        Message::Known(tags) => Message::KnownAnswer(session.store()?.known(&tags)?),
+        Message::Present(ids) => Message::PresentAnswer(session.store()?.present(&ids)?),
         Message::Generation => Message::GenerationAnswer(store.generation()?),
         Message::Alternate(half) => Message::AlternateAnswer(store.alternate(half)?),
         Message::List { kind, after } => {

@@ -1,6 +1,6 @@
 //! `backup roundup`: one tracker.
 
-use super::{Common, Opened, expect, lines, request, summary};
+use super::{Common, Opened, expect, request, summarise_with};
 use crate::cli::Exit;
 use crate::cli::console::Console;
 use crate::cli::progress::Progress;
@@ -50,26 +50,13 @@ pub fn run(console: &Console, arguments: &Roundup) -> Result<Exit> {
     let saved = opened.with_context(console, &progress, |context| engine::save(context, &request, &options));
     drop(progress);
     let saved = saved?;
-    let outcome = &saved.outcome;
-    let mut object = summary(&request, outcome);
-    for (key, value) in
-        [("backend", json!(saved.backend)), ("rows", json!(saved.rows)), ("contents", json!(saved.contents))]
-    {
-        object[key] = value;
-    }
-    console.outcome(&object)?;
     console.say(&format!(
         "Database:  {}, {}, {} with content in files",
         saved.backend,
         plural(saved.rows, "row"),
         format_count(saved.contents)
     ))?;
-    console.say(&format!(
-        "Files:     {} new, {} changed, {} unchanged",
-        format_count(outcome.files_new),
-        format_count(outcome.files_changed),
-        format_count(outcome.files_unchanged)
-    ))?;
-    lines(&request, outcome).iter().try_for_each(|line| console.say(line))?;
-    Ok(Exit::with_problems(outcome.problems))
+    let details = json!({"backend": saved.backend, "rows": saved.rows, "contents": saved.contents});
+    summarise_with(console, &request, Kind::Roundup, &saved.outcome, details)?;
+    Ok(Exit::with_problems(saved.outcome.problems))
 }

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::history::{History, Version};
+use crate::postgres::traditional_name;
 use crate::session::{Home, Session};
 use crate::settings::Settings;
 use chunkstore::backend::{ObjectKind, ObjectName};
@@ -133,7 +134,7 @@ impl Watcher {
 fn dump_name(version: &Version, opener: &Opener, zone: &TimeZone) -> Option<String> {
     let summary = version.summary();
     let mut parts = summary.dataset.split('/');
-    let (host, kind, database) = (parts.next()?, parts.next()?, parts.next()?);
+    let (host, kind, component) = (parts.next()?, parts.next()?, parts.next()?);
     if kind != POSTGRES {
         return None;
     }
@@ -145,8 +146,9 @@ fn dump_name(version: &Version, opener: &Opener, zone: &TimeZone) -> Option<Stri
     let started = fact("postgres.started").and_then(|text| text.parse::<Zoned>().ok());
     let started = started.unwrap_or_else(|| clock::zoned(summary.time, zone));
     let extension = if fact("postgres.format") == Some("custom") { "dump" } else { "sql" };
-    let host = host.split('.').next()?;
-    Some(format!("pg_dump.{host}.{database}.{}.{extension}", started.strftime("%Y%m%d.%H%M%S")))
+    let database = details.facts.iter().find(|(known, _)| known == "postgres.database").map(|(_, name)| name.clone());
+    let database = database.unwrap_or_else(|| component.as_bytes().to_vec());
+    Some(traditional_name(host, &database, &started, extension))
 }
 
 fn of_store(error: crate::error::Error) -> chunkstore::Error {

@@ -210,3 +210,54 @@ pub fn program(psql: &Psql<'_>, saved: &Saved) -> Result<std::path::PathBuf> {
         Format::Plain => psql.connection.find("psql", None).map(|program| program.path),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::catalogue::Properties;
+    use crate::postgres::program::Connection;
+
+    fn server(major: u32, timezone: &str) -> Server {
+        let version = Version(major, 3);
+        Server { version, version_text: format!("{major}.3"), timezone: timezone.into(), is_superuser: true }
+    }
+
+    fn saved(timezone: &str) -> Saved {
+        Saved {
+            database: Database::default(),
+            server: Version(15, 18),
+            server_text: "15.18".into(),
+            timezone: timezone.into(),
+            pg_dump: Version(15, 18),
+            pg_dump_text: "15.18".into(),
+            format: Format::Custom,
+            started: "2026-11-21T03:00:00+01:00[Europe/Paris]".parse().unwrap(),
+            properties: Properties::default(),
+        }
+    }
+
+    #[test]
+    fn a_server_may_be_newer_not_older() {
+        let standing = |major| version(&server(major, "UTC"), &saved("UTC")).standing;
+        assert_eq!(standing(15), Standing::Fine, "a minor version makes no difference");
+        assert_eq!((standing(14), standing(17)), (Standing::Obstacle, Standing::Note));
+    }
+
+    #[test]
+    fn another_time_zone_is_an_obstacle_unless_it_is_forced() {
+        let standing = |here: &str, there: &str, force_timezone| {
+            let options = Options {
+                connection: Connection::default(),
+                dbname: None,
+                replace: false,
+                owners: true,
+                force_timezone,
+            };
+            timezone(&server(15, here), &saved(there), &options).standing
+        };
+        assert_eq!(standing("Europe/Paris", "Europe/Paris", false), Standing::Fine);
+        assert_eq!(standing("Etc/UTC", "UTC", false), Standing::Fine);
+        assert_eq!(standing("Asia/Tokyo", "Europe/Paris", false), Standing::Obstacle);
+        assert_eq!(standing("Asia/Tokyo", "UTC", true), Standing::Note);
+    }
+}
