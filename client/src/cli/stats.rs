@@ -106,14 +106,7 @@ pub fn run(console: &Console, _arguments: &Arguments) -> Result<Exit> {
     console.print(&format!("Saved:     {} in all snapshots", format_size(content)))?;
     let (blobs, packs) = (plural(stored.blobs, "blob"), plural(stored.packs, "pack"));
     console.print(&format!("Stored:    {} in {blobs} and {packs}", format_size(stored.pack_bytes)))?;
-    if saved.chunks > 0 {
-        let (content, stored) = (format_size(saved.content_bytes), format_size(saved.stored_bytes));
-        let chunks = plural(saved.chunks, "chunk");
-        console.print(&format!("Deltas:    {stored} for {content} in {chunks} that resemble others"))?;
-    }
-    if kept > 0 {
-        console.print(&format!("Cached:    {} on this machine, to find what resembles", format_size(kept)))?;
-    }
+    saved.print(console, kept)?;
     if let Some(ratio) = ratio(content, stored.pack_bytes) {
         console.print(&format!("Ratio:     {ratio}"))?;
     }
@@ -142,6 +135,19 @@ impl Saved {
             saved.stored_bytes = saved.stored_bytes.saturating_add(figure("delta.stored.bytes"));
         }
         saved
+    }
+
+    /// With the bytes that this machine keeps for it.
+    fn print(&self, console: &Console, kept: u64) -> Result<()> {
+        if self.chunks > 0 {
+            let (content, stored) = (format_size(self.content_bytes), format_size(self.stored_bytes));
+            let chunks = plural(self.chunks, "chunk");
+            console.print(&format!("Deltas:    {stored} for {content} in {chunks} that resemble others"))?;
+        }
+        if kept > 0 {
+            console.print(&format!("Cached:    {} on this machine, to find what resembles", format_size(kept)))?;
+        }
+        Ok(())
     }
 }
 
