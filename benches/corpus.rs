@@ -1,8 +1,9 @@
 //! Seeded data sets: the same size and seed give the same bytes on every machine.
 //!
-//! The shapes are those of the figures that the project aims at: an ERP's database dump with its next night, and a source tree with its
-//! next version.
+//! The shapes are those of the figures that the project aims at: an ERP's database dump with its nights, an object storage that grows and
+//! is packed, and a source tree with its next version.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -107,6 +108,77 @@ fn row(words: &Words, table: &str, id: u64, version: u64) -> String {
         random.below(100_000),
         random.below(100)
     )
+}
+
+/// An object storage as ZODB keeps it, of about `bytes`: transactions one after the other, each record with the place of its transaction and of the
+/// object's record before. Night 1 appends 2.5 %; from night 2 on it is packed: only last records are left, all at other places.
+pub fn storage(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
+    let words = Words::new();
+    let records_first = bytes / 730;
+    let records = records_first + if night > 0 { records_first / 40 } else { 0 };
+    let transactions = transactions(records_first, records);
+    let mut last = HashMap::new();
+    for (tid, oids) in (1u64..).zip(&transactions) {
+        last.extend(oids.iter().map(|oid| (*oid, tid)));
+    }
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    out.write_all(b"FS30")?;
+    let mut at = 4;
+    let mut places: HashMap<u64, u64> = HashMap::new();
+    for (tid, oids) in (1u64..).zip(&transactions) {
+        let is_left = |oid: &&u64| night < 2 || last.get(*oid) == Some(&tid);
+        let mut body = Vec::new();
+        for oid in oids.iter().filter(is_left) {
+            let data = pickle(&words, *oid, tid);
+            let before = places.insert(*oid, at + 16 + body.len() as u64).unwrap_or(0);
+            for field in [*oid, tid << 20, before, at, data.len() as u64] {
+                body.extend(field.to_be_bytes());
+            }
+            body.extend(data);
+        }
+        if !body.is_empty() {
+            let len = body.len() as u64 + 16;
+            out.write_all(&[&(tid << 20).to_be_bytes()[..], &len.to_be_bytes(), &body, &len.to_be_bytes()].concat())?;
+            at += len + 8;
+        }
+    }
+    out.flush()
+}
+
+/// Which objects each transaction writes. Some are written often, a fifth of the first records replace older ones.
+fn transactions(records_first: u64, records: u64) -> Vec<Vec<u64>> {
+    let mut random = Random::new(77);
+    let (mut written, mut objects) = (0, 0);
+    let mut transactions = Vec::new();
+    while written < records {
+        let mut oids: Vec<u64> = Vec::new();
+        for _ in 0..1 + random.below(30) {
+            let is_old = objects > 0 && random.below(5) == 0;
+            let oid = if is_old { random.below(records_first / 50).min(objects - 1) } else { objects };
+            objects += u64::from(!is_old);
+            if !oids.contains(&oid) {
+                oids.push(oid);
+            }
+        }
+        written += oids.len() as u64;
+        transactions.push(oids);
+    }
+    transactions
+}
+
+/// An object's state: most of it stays from one revision to the next.
+fn pickle(words: &Words, oid: u64, tid: u64) -> Vec<u8> {
+    let mut stable = Random::new(oid * 31 + 7);
+    let mut changing = Random::new(oid ^ tid << 32);
+    let mut data = b"\x80\x03cproduct.content.document\nDocument\nq\x01.\x80\x03}q\x02(X\x05\0\0\0titleq\x03X".to_vec();
+    for _ in 0..10 + stable.below(130) {
+        data.extend(words.pick(&mut stable).bytes());
+        data.push(b' ');
+    }
+    data.extend(b"q\x04X\x08\0\0\0modifiedq\x05");
+    data.extend(changing.next().to_be_bytes());
+    data.extend(b"u.");
+    data
 }
 
 /// A tree of about `entries` files in directories, 14 kB each on average, one in sixteen of them not compressible.

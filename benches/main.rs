@@ -28,7 +28,7 @@ struct Arguments {
     /// Scale of the corpora: 1 is a dump of 494 MB and a tree of 98,000 files
     #[arg(long, default_value_t = 0.25)]
     size: f64,
-    /// Only corpora whose name contains this: dump, tree
+    /// Only corpora whose name contains this: dump, storage, tree
     #[arg(long)]
     only: Option<String>,
     /// Rounds; medians are printed
@@ -72,7 +72,7 @@ fn main() -> io::Result<()> {
     }
     let peers = installed(&nightkeep);
     let mut all = BTreeMap::new();
-    for name in ["dump", "tree"] {
+    for name in ["dump", "storage", "tree"] {
         if arguments.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
@@ -146,8 +146,18 @@ impl Work {
     fn make(&self, night: u64) -> io::Result<()> {
         match self.name {
             "dump" => corpus::dump(&self.source.join("erp.sql"), self.scaled(494e6), night),
+            "storage" => corpus::storage(&self.source.join("Data.fs"), self.scaled(520e6), night),
             _ if night == 0 => corpus::tree(&self.source, self.scaled(98e3)),
             _ => corpus::tree_next(&self.source, self.scaled(98e3)),
+        }
+    }
+
+    /// What the nights after the next one are called.
+    fn later(&self) -> &'static [&'static str] {
+        match self.name {
+            "dump" => &["night 2", "night 3", "night 4", "night 5"],
+            "storage" => &["after a pack"],
+            _ => &[],
         }
     }
 
@@ -182,6 +192,11 @@ impl Work {
         record("restore", measure::run(peer.restore(program, state, &state.join("target"), 1))?);
         self.set(1)?;
         record("next backup", measure::run(peer.backup(program, state, &self.source, 2))?);
+        for (night, work) in (2u64..).zip(self.later()) {
+            self.set(night)?;
+            let number = usize::try_from(night).unwrap_or(0) + 1;
+            record(work, measure::run(peer.backup(program, state, &self.source, number))?);
+        }
         let mut prune = Measurement::default();
         for command in peer.prune(program, state) {
             prune.add(&measure::run(command)?);

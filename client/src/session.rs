@@ -142,7 +142,7 @@ impl Session {
             return Ok(Deltas::Keep { bytes_max: settings.delta_cache_bytes });
         }
         let opener = Opener::new(&self.keys, self.configuration())?;
-        Ok(Deltas::Read(Reader::with_caches(Arc::clone(&self.store), opener, 0, BASES_BYTES)))
+        Ok(Deltas::Read(Box::new(Reader::with_caches(Arc::clone(&self.store), opener, 0, BASES_BYTES))))
     }
 
     /// Where what may be lost about this repository is kept.

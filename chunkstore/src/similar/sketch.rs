@@ -23,11 +23,7 @@ const fn gear() -> [u32; 256] {
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        #[expect(
-            clippy::indexing_slicing,
-            clippy::cast_possible_truncation,
-            reason = "n < 256; the upper half is kept"
-        )]
+        #[expect(clippy::indexing_slicing, reason = "n < 256")]
         {
             table[n] = ((z ^ (z >> 31)) >> 32) as u32;
         }

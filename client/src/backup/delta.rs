@@ -25,7 +25,7 @@ const BASES_MAX: usize = 2;
 pub enum Deltas {
     Off,
     /// Bases are read from the repository.
-    Read(Reader),
+    Read(Box<Reader>),
     /// Bases are kept on this machine, up to so many bytes: for a key that cannot read.
     Keep {
         bytes_max: u64,
@@ -43,7 +43,7 @@ pub struct Delta<'a> {
 
 enum Source<'a> {
     Repository(&'a Reader),
-    Cache(Cache<'a>),
+    Cache(Box<Cache<'a>>),
 }
 
 /// What is known of a new chunk before it is sealed.
@@ -62,7 +62,9 @@ impl<'a> Delta<'a> {
         let source = match deltas {
             Deltas::Off | Deltas::Keep { bytes_max: 0 } => None,
             Deltas::Read(reader) => Some(Source::Repository(reader)),
-            Deltas::Keep { bytes_max } => Cache::open(key, &cache_dir.join("bases"), *bytes_max).map(Source::Cache),
+            Deltas::Keep { bytes_max } => {
+                Cache::open(key, &cache_dir.join("bases"), *bytes_max).map(|cache| Source::Cache(Box::new(cache)))
+            }
         };
         let place = cache_dir.to_owned();
         Delta { source: source.filter(|_| !is_dry), place, repository: key.repository, index: Mutex::default() }

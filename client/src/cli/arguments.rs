@@ -24,6 +24,8 @@ ENVIRONMENT
   NIGHTKEEP_PASSWORD_COMMAND  a shell command that prints it, for --password-command
   NIGHTKEEP_PASSWORD          the credential itself
   NIGHTKEEP_CACHE_DIR         change caches (/var/cache/nightkeep, or in $XDG_CACHE_HOME or ~/.cache)
+  NIGHTKEEP_DELTA             off: store chunks that resemble stored ones whole
+  NIGHTKEEP_DELTA_CACHE       size of the bases kept for a key that cannot read, or a server (1G)
   NIGHTKEEP_STATE_DIR         this machine's identity (/var/lib/nightkeep, or in $XDG_STATE_HOME or ~/.local/state)
   NIGHTKEEP_CONFIG            the configuration file (/etc/nightkeep/client.toml)
 An option beats its variable, the variable beats the configuration file. Of several variables for the credential, the first

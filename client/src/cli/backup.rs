@@ -209,7 +209,7 @@ fn lines(request: &Request, outcome: &Outcome) -> Vec<String> {
     ];
     if outcome.delta_chunks > 0 {
         let (content, stored) = (format_size(outcome.delta_content_bytes), format_size(outcome.delta_bytes));
-        lines.push(format!("Deltas:    {content} of it resemble what was there, {stored} stored"));
+        lines.push(format!("Deltas:    {content} of it resemble what was there and take {stored}"));
     }
     lines.extend([format!("Time:      {}", format_elapsed(outcome.elapsed)), last]);
     lines

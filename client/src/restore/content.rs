@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// No chunk is longer (the format's limit for the content of a record).
 pub const CHUNK_BYTES_MAX: u64 = 16 << 20;
+/// What a worker fetches at a time, unless one chunk is longer.
+const CONTENT_BYTES_MAX: u64 = 8 << 20;
 /// Pieces that a worker compares at a time.
 const SPANS_AT_ONCE: usize = 16;
 
@@ -110,7 +112,9 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
     let places: Vec<&[(Reference, &Arc<Job>, &Span)]> = wanted.chunk_by(|a, b| a.0 == b.0).collect();
     let links: Vec<Reference> = places.iter().filter_map(|places| places.first().map(|(link, ..)| *link)).collect();
     let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
-    let groups = run.reader.store.arrange(&ids)?;
+    let groups = in_parts(run.reader.store.arrange(&ids)?, &|at| {
+        places.get(at).and_then(|places| places.first()).map_or(0, |(.., span)| span.len)
+    });
     run.parallel(groups.len(), |n| {
         let group: &[usize] = groups.get(n).map_or(&[], Vec::as_slice);
         let links: Vec<Reference> = group.iter().filter_map(|at| links.get(*at).copied()).collect();
@@ -132,6 +136,28 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Groups that are near each other in the store may be far larger in memory: what resembles its base is stored in few bytes.
+fn in_parts(groups: Vec<Vec<usize>>, len: &dyn Fn(usize) -> u64) -> Vec<Vec<usize>> {
+    let mut parts: Vec<Vec<usize>> = Vec::with_capacity(groups.len());
+    for group in groups {
+        let mut bytes = u64::MAX;
+        for at in group {
+            let more = bytes.saturating_add(len(at));
+            match parts.last_mut() {
+                Some(part) if more <= CONTENT_BYTES_MAX => {
+                    part.push(at);
+                    bytes = more;
+                }
+                _ => {
+                    parts.push(vec![at]);
+                    bytes = len(at);
+                }
+            }
+        }
+    }
+    parts
 }
 
 fn write(run: &Run<'_>, files: &Files<'_>, job: &Job, span: &Span, content: &[u8]) -> Outcome<()> {
@@ -209,4 +235,16 @@ fn read_back_span(run: &Run<'_>, files: &Files<'_>, job: &Job, span: &Span, buff
 fn spans<'f>(files: &'f Files<'_>) -> impl Iterator<Item = (&'f Arc<Job>, &'f Span)> {
     let batch = files.batch;
     batch.spans.iter().filter_map(|span| batch.jobs.get(span.job).map(|job| (job, span)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_parted_by_what_they_hold() {
+        let lens = [3 << 20, 5 << 20, 1, 9 << 20, 1, 1, 8 << 20];
+        let parts = in_parts(vec![vec![0, 1, 2], vec![], vec![3, 4], vec![5], vec![6]], &|at| lens[at]);
+        assert_eq!(parts, [vec![0, 1], vec![2], vec![3], vec![4], vec![5], vec![6]]);
+    }
 }

@@ -45,7 +45,7 @@ impl House {
 }
 
 fn read(fixture: &Fixture) -> Deltas {
-    Deltas::Read(fixture.reader())
+    Deltas::Read(Box::new(fixture.reader()))
 }
 
 fn keep(_: &Fixture) -> Deltas {
