@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::postgres::Cluster;
 use crate::support::program::{House, PASSWORD, Told, json_lines, told};
 
 /// A house with a configuration, a source tree, and logs.
@@ -552,4 +553,54 @@ fn the_units_of_systemd_are_sound() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+#[test]
+fn a_project_open_server_is_saved_as_one_with_each_step_in_the_log() {
+    let Some(cluster) = Cluster::start() else { return };
+    for name in ["projop", "Specibike Dupont", "specibike_old"] {
+        cluster.sql("postgres", &format!("CREATE DATABASE \"{name}\""));
+        cluster.sql(name, "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i");
+    }
+    let site = Site::new();
+    for (name, content) in [("www/index.adp", "x"), ("log/error.log", "x"), ("filestorage/backup/old.sql", "x")] {
+        let path = site.path("web/projop").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    let socket = cluster.path().display().to_string();
+    let preset =
+        format!("[jobs.projop]\npreset = 'project-open'\nweb = '@/web'\nhost = '{socket}'\nusername = 'postgres'\n");
+    let schools = format!(
+        "[jobs.schools]\n[[jobs.schools.sources]]\npostgres = 'Specibike*'\nhost = '{socket}'\nusername = 'postgres'\n"
+    );
+    site.configure(&format!("{preset}{schools}"));
+    let told = site.run(&["--json"]).expect(0);
+    let summary = json_lines(&told.out).pop().unwrap();
+    let log = site.read("log");
+    for line in [
+        "projop: database found: projop",
+        "projop: databases found: 1",
+        "projop: dump of projop finished:",
+        "projop: databases found: 1, saved: 1; no error in the dumps",
+        "schools: database found: Specibike Dupont",
+        "schools: dump of Specibike Dupont finished:",
+        "it matches a pattern but for its case",
+    ] {
+        assert!(log.contains(line), "{line} is not in the log:\n{log}");
+    }
+    let web = site.house.json(["snapshots"]);
+    let web = web.iter().find(|line| line["dataset"].as_str().is_some_and(|name| name.contains("/files/"))).unwrap();
+    assert_eq!(web["run"], summary["run"]);
+    let listed = site.house.ok(["ls", "--recursive", web["id"].as_str().unwrap()]);
+    assert!(listed.contains("index.adp") && !listed.contains("error.log") && !listed.contains("old.sql"), "{listed}");
+
+    // Every cause in the error file, the files saved all the same.
+    cluster.stop();
+    site.fails(3, &["cannot connect to PostgreSQL"]);
+    assert!(site.read("log").contains("/files/"));
+    site.configure(&schools.replace("[[", "[jobs.schools.retry]\ntries = 1\n[["));
+    site.fails(1, &["cannot connect to PostgreSQL"]);
+    site.configure(&schools.replace("username", "programs = '/no/such/directory'\nusername"));
+    site.fails(1, &["schools", "psql"]);
 }

@@ -150,10 +150,18 @@ pub struct Source {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum What {
     Files(Files),
-    Command { name: String, command: Command },
+    Command {
+        name: String,
+        command: Command,
+    },
     Postgres(Postgres),
     Zodb(Zodb),
-    Roundup { home: PathBuf, excludes: Vec<String> },
+    /// Of the database's server, only what the tracker's configuration does not say.
+    Roundup {
+        home: PathBuf,
+        excludes: Vec<String>,
+        server: Postgres,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -178,6 +186,8 @@ pub struct Postgres {
     pub host: Option<String>,
     pub port: Option<u16>,
     pub username: Option<String>,
+    /// A section of pg_service.conf.
+    pub service: Option<String>,
     /// Where PostgreSQL's programs are looked for.
     pub programs: Option<PathBuf>,
     pub run_as: Option<String>,

@@ -127,6 +127,7 @@ fn source(source: &Source) -> Value {
             put(&mut object, "host", postgres.host.as_ref());
             put(&mut object, "port", postgres.port);
             put(&mut object, "username", postgres.username.as_ref());
+            put(&mut object, "service", postgres.service.as_ref());
             put(&mut object, "programs", postgres.programs.as_ref().map(text));
             put(&mut object, "run_as", postgres.run_as.as_ref());
             put(&mut object, "jobs", postgres.jobs);
@@ -136,9 +137,11 @@ fn source(source: &Source) -> Value {
             put(&mut object, "data_fs", Some(text(data_fs)));
             put(&mut object, "blobs", blobs.as_ref().map(text));
         }
-        What::Roundup { home, excludes } => {
+        What::Roundup { home, excludes, server } => {
             put(&mut object, "roundup", Some(text(home)));
             put(&mut object, "exclude", (!excludes.is_empty()).then_some(excludes));
+            put(&mut object, "programs", server.programs.as_ref().map(text));
+            put(&mut object, "run_as", server.run_as.as_ref());
         }
     }
     put(&mut object, "dataset", source.dataset.as_ref());

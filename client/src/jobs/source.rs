@@ -86,9 +86,10 @@ pub fn save(
             let saved = zodb::save(context, &request, &site)?;
             Ok(order.one(request, &saved.outcome, journal))
         }
-        What::Roundup { home, excludes } => {
+        What::Roundup { home, excludes, server } => {
+            let connection = connection(server)?;
             let (home, excludes) = (home.clone(), excludes.clone());
-            let options = roundup::Options { home, excludes, ..roundup::Options::default() };
+            let options = roundup::Options { home, excludes, connection, ..roundup::Options::default() };
             let request =
                 order.request(source, Kind::Roundup, &dataset::name_of_paths(std::slice::from_ref(&options.home)))?;
             let saved = roundup::save(context, &request, &options)?;
@@ -210,19 +211,24 @@ fn failure(database: &DatabaseOutcome) -> Option<String> {
 
 fn postgres_options(databases: &Postgres, dataset: Option<&str>) -> Result<postgres::Options> {
     Ok(postgres::Options {
-        connection: Connection {
-            host: databases.host.clone(),
-            port: databases.port,
-            username: databases.username.clone(),
-            programs: databases.programs.clone(),
-            run_as: databases.run_as.as_deref().map(User::named).transpose()?,
-            ..Connection::default()
-        },
+        connection: connection(databases)?,
         matches: databases.matches.clone(),
         excludes: databases.excludes.clone(),
         format: if databases.plain { Format::Plain } else { Format::Custom },
         jobs: databases.jobs.unwrap_or(1),
         dataset: dataset.map(str::to_owned),
+    })
+}
+
+fn connection(server: &Postgres) -> Result<Connection> {
+    Ok(Connection {
+        host: server.host.clone(),
+        port: server.port,
+        username: server.username.clone(),
+        service: server.service.clone(),
+        programs: server.programs.clone(),
+        run_as: server.run_as.as_deref().map(User::named).transpose()?,
+        ..Connection::default()
     })
 }
 

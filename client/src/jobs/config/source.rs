@@ -203,6 +203,7 @@ fn connection(table: &Table<'_>) -> Postgres {
         host: table.text("host").map(|host| host.value),
         port: port.and_then(|port| u16::try_from(port.value).ok()),
         username: table.text("username").map(|user| user.value),
+        service: table.text("service").map(|service| service.value),
         programs: path(table, "programs"),
         run_as: table.text("run_as").map(|user| user.value),
         ..Postgres::default()
@@ -229,7 +230,12 @@ fn roundup(table: &Table<'_>) -> Option<What> {
     excludes.iter().for_each(|glob| check_exclude(table, glob));
     let home = path(table, "roundup")?;
     expect_directory(table, "roundup", &home, "config.ini");
-    Some(What::Roundup { home, excludes: excludes.into_iter().map(|glob| glob.value).collect() })
+    let server = Postgres {
+        run_as: table.text("run_as").map(|user| user.value),
+        programs: path(table, "programs"),
+        ..Postgres::default()
+    };
+    Some(What::Roundup { home, excludes: excludes.into_iter().map(|glob| glob.value).collect(), server })
 }
 
 fn expect_directory(table: &Table<'_>, key: &'static str, path: &Path, holds: &str) {
