@@ -122,7 +122,7 @@ impl Ours<'_> {
         let lines = String::from_utf8_lossy(&output.stdout).into_owned();
         let summary = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let read =
-            summary.filter_map(|line| line.pointer("/zodb/read_bytes").and_then(serde_json::Value::as_u64)).last();
+            summary.filter_map(|line| line.pointer("/zodb/read_bytes").and_then(serde_json::Value::as_u64)).next_back();
         Ok((seconds, read.unwrap_or(0)))
     }
 }

@@ -19,6 +19,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// How many of the records that have come to be are remembered: those that a node names are among the latest.
+const FRESH_MAX: usize = 1 << 14;
+
 /// One session's way into a store. Shared by threads.
 pub struct BlobWriter<'s> {
     pub store: &'s dyn Store,
@@ -30,6 +33,14 @@ pub struct BlobWriter<'s> {
     pub delta_chunks: AtomicU64,
     pub delta_content_bytes: AtomicU64,
     pub delta_bytes: AtomicU64,
+    fresh: Mutex<Fresh>,
+}
+
+/// Records that this writer has just made, the oldest first.
+#[derive(Default)]
+struct Fresh {
+    ids: HashSet<BlobId>,
+    order: VecDeque<BlobId>,
 }
 
 impl<'s> BlobWriter<'s> {
@@ -42,6 +53,7 @@ impl<'s> BlobWriter<'s> {
             delta_chunks: AtomicU64::new(0),
             delta_content_bytes: AtomicU64::new(0),
             delta_bytes: AtomicU64::new(0),
+            fresh: Mutex::default(),
         }
     }
 
@@ -71,6 +83,7 @@ impl<'s> BlobWriter<'s> {
         let stored = self.store.put(record, &self.sealer.capsule)?;
         // Otherwise another thread stored the same content first, and counted it.
         if stored == sealed {
+            self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(stored);
             self.new_bytes.fetch_add(content_len as u64, Ordering::Relaxed);
             self.added_bytes.fetch_add(record_bytes, Ordering::Relaxed);
             if is_delta {

@@ -84,7 +84,7 @@ mod tests {
         expected.seen("unchanged", &path("saved-then-gone"));
         expected.seen("excluded", &path("backup"));
         expected.seen("new", &path("never listed"));
-        std::fs::remove_dir_all(&root.join("backup")).unwrap();
+        std::fs::remove_dir_all(root.join("backup")).unwrap();
         for name in ["gone", "saved-then-gone", "backup-old/z"] {
             std::fs::remove_file(root.join(name)).unwrap();
         }

@@ -231,6 +231,7 @@ fn hide_url(place: &str) -> String {
     }
 }
 
+#[expect(clippy::ptr_arg, reason = "it is mapped over references to optional paths")]
 fn text(path: &PathBuf) -> String {
     path.display().to_string()
 }

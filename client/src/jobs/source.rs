@@ -89,7 +89,7 @@ pub fn save(
         What::Roundup { home, excludes, server } => {
             let connection = connection(server)?;
             let (home, excludes) = (home.clone(), excludes.clone());
-            let options = roundup::Options { home, excludes, connection, ..roundup::Options::default() };
+            let options = roundup::Options { home, excludes, connection };
             let request =
                 order.request(source, Kind::Roundup, &dataset::name_of_paths(std::slice::from_ref(&options.home)))?;
             let saved = roundup::save(context, &request, &options)?;

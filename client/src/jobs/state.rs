@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn every_truncation_and_every_changed_byte_is_survived() {
         let dir = tempfile::tempdir().unwrap();
-        let mut state = State::default();
-        state.running = Some(Running { run: "r".into(), process: 7, since: 1, jobs: vec!["a".into()] });
+        let running = Some(Running { run: "r".into(), process: 7, since: 1, jobs: vec!["a".into()] });
+        let mut state = State { running, ..State::default() };
         state.record("web", entry(1, Verdict::Incomplete));
         state.save(dir.path(), &["web"]).unwrap();
         let path = dir.path().join(NAME);

@@ -113,6 +113,7 @@ fn the_preset_is_database_then_web_tree() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one file with every mistake, and what is said of each")]
 fn all_mistakes_in_one_pass_each_with_its_line_and_a_remedy() {
     let text = "\
 repositry = '/srv/backup'
