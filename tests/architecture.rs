@@ -145,6 +145,34 @@ fn crates_keep_their_walls() {
     report("walls between crates", &wrong);
 }
 
+/// What belongs to one file of a crate, by a word that stands for it.
+#[test]
+fn what_has_one_place_stays_there() {
+    let places = [
+        ("quinn::", "protocol", "protocol/src/connection.rs"),
+        ("quinn::", "server", ""),
+        ("quinn::", "client", ""),
+        ("tokio::", "client", "client/src/remote.rs"),
+        ("async ", "client", "client/src/remote.rs"),
+        ("spawn_blocking", "server", "server/src/storage.rs"),
+    ];
+    let mut wrong = Vec::new();
+    for (word, name, place) in places {
+        for source in product_sources(&workspace().join(name).join("src")) {
+            // The queue between the threads of a backup and the network belongs to the latter.
+            let is_place = source.path.ends_with(place) && !place.is_empty();
+            if is_place || source.path.ends_with("client/src/remote/push.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&source.path).unwrap();
+            let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+            let found = code.filter(|(_, line)| line.contains(word));
+            wrong.extend(found.map(|(number, line)| format!("{}:{}: {line}", source.path.display(), number + 1)));
+        }
+    }
+    report("not in its place", &wrong);
+}
+
 fn manifest(path: &Path) -> String {
     std::fs::read_to_string(path.join("Cargo.toml")).unwrap()
 }
