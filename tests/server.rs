@@ -53,7 +53,7 @@ fn a_server_does_what_a_directory_does() {
     house.ok(["pin", &second]);
     assert!(house.ok(["snapshots"]).contains("kept"));
     house.ok(["forget", &first]);
-    assert_eq!(house.snapshots(), [second.clone()]);
+    assert_eq!(house.snapshots(), std::slice::from_ref(&second));
     house.ok(["undelete", &first]);
     assert_eq!(house.snapshots().len(), 2);
     assert!(house.ok(["stats"]).contains("2 in") || house.ok(["stats"]).contains("Snapshots: 2"));
