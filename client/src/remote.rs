@@ -9,6 +9,8 @@ mod objects;
 
 mod push;
 
+mod runtime;
+
 pub use objects::KeySlots;
 
 use crate::error::{Error, Result};
@@ -31,12 +33,11 @@ use protocol::message::{BATCH_MAX, Code, FETCH_MAX, Message, ObjectKind, Role, V
 use protocol::tls::Purpose;
 use protocol::token::{EXPORTER_LABEL, Token};
 use push::{Push, PushQueue};
+use runtime::Runtime;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 /// How long a lost connection is tried again before the work is given up.
@@ -78,13 +79,6 @@ pub struct Remote {
     objects: Objects,
     capsules: Mutex<HashMap<CapsuleId, Capsule>>,
     push: Push,
-}
-
-/// One thread that drives the network until it is dropped.
-struct Runtime {
-    handle: Handle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// What an invitation brought.
@@ -310,29 +304,6 @@ impl Drop for Link {
             }
         };
         self.runtime.handle.block_on(closing);
-    }
-}
-
-impl Runtime {
-    fn start() -> Result<Runtime> {
-        let failed = |error| Error::io("cannot start", "the network's thread", error);
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let (handle, (stop, stopped)) = (runtime.handle().clone(), oneshot::channel());
-        let drive = move || {
-            // Whether it is told or the sender is gone is the same.
-            let _ = runtime.block_on(stopped);
-        };
-        let thread = std::thread::Builder::new().name("network".into()).spawn(drive).map_err(failed)?;
-        Ok(Runtime { handle, stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can go wrong between two nodes. Each variant says whether asking again can help: only [`Error::Lost`] and
 //! [`Error::Unreachable`] mean that the peer said nothing about the request.
 
-use crate::message::Refusal;
+use crate::refusal::Refusal;
 
 pub type Result<T> = std::result::Result<T, Error>;
 

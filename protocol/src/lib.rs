@@ -3,6 +3,8 @@
 //!
 //! The modules stand in layers, lowest first; a module uses only those above it in this list.
 
+mod refusal;
+
 pub mod error;
 
 pub mod message;

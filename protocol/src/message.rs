@@ -5,12 +5,10 @@
 
 mod body;
 
-mod refusal;
-
 #[cfg(test)]
 mod tests;
 
-pub use refusal::{Code, Refusal};
+pub use crate::refusal::{Code, Refusal};
 
 use crate::error::{Error, Result};
 use chunkstore::id::{BlobId, CapsuleId, HalfTag, SlotId, SnapshotId, Tag};

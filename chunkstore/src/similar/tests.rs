@@ -1,3 +1,5 @@
+//! Sketches and the choice of bases, without a repository.
+
 use super::*;
 use proptest::prelude::*;
 

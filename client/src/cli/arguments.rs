@@ -28,8 +28,8 @@ ENVIRONMENT
   NIGHTKEEP_DELTA_CACHE       size of the bases kept for a key that cannot read, or a server (1G)
   NIGHTKEEP_STATE_DIR         this machine's identity (/var/lib/nightkeep, or in $XDG_STATE_HOME or ~/.local/state)
   NIGHTKEEP_CONFIG            the configuration file (/etc/nightkeep/client.toml)
-An option beats its variable, the variable beats the configuration file. Of several variables for the credential, the first
-in this list counts. It is a passphrase, the recovery key (nkr1-...) or an exported write-only key (nkw1-...).
+An option beats its variable, the variable beats the configuration file. Of several variables for the credential, the
+first in this list counts. It is a passphrase, the recovery key (nkr1-...) or an exported write-only key (nkw1-...).
 
 EXIT CODES
   0 done   1 failed, nothing committed   3 done but incomplete, what is missing was named

@@ -128,19 +128,21 @@ fn serve(console: &Console, arguments: &Arguments) -> Result<Exit> {
         poll: if remote { POLL_SERVER } else { POLL },
         rows_max: Options::ROWS_MAX,
     };
-    let mounted = engine::mount(&place, source, &options)?;
-    if child {
-        Child::let_go(&log, console.settings.directory().is_ok_and(|path| path.is_absolute()))?;
-    } else {
-        console.outcome(&json!({"message_type": "status", "mounted": place.display().to_string()}))?;
-        console.say(&format!("Mounted on {0}; `umount {0}` or Ctrl-C ends it.", place.display()))?;
-        console.flush()?;
-    }
-    console.interrupts.watched(|interrupted| {
+    // A signal that comes as soon as it is told that it stands ends it as one that comes later does.
+    let mounted = console.interrupts.watched(|interrupted| -> Result<_> {
+        let mounted = engine::mount(&place, source, &options)?;
+        if child {
+            Child::let_go(&log, console.settings.directory().is_ok_and(|path| path.is_absolute()))?;
+        } else {
+            console.outcome(&json!({"message_type": "status", "mounted": place.display().to_string()}))?;
+            console.say(&format!("Mounted on {0}; `umount {0}` or Ctrl-C ends it.", place.display()))?;
+            console.flush()?;
+        }
         while !mounted.is_over() && !interrupted.load(Ordering::SeqCst) {
             std::thread::sleep(TICK);
         }
-    });
+        Ok(mounted)
+    })?;
     let end = mounted.unmount();
     if end == End::InUse {
         log.problem(json, place.display().to_string().as_bytes(), "it was in use; what had files open cannot read on");

@@ -363,10 +363,10 @@ mod tests {
         );
         let base = temp.path().canonicalize().unwrap();
         std::fs::rename(home.join("db"), base.join("far")).unwrap();
-        for directory in ["t/s", "static", "shared", "files"] {
+        for directory in ["t/s", "static", "look", "files"] {
             std::fs::create_dir(base.join(directory)).unwrap();
         }
-        symlink("../shared", home.join("looks")).unwrap();
+        symlink("../look", home.join("looks")).unwrap();
         std::fs::remove_dir(base.join("far/files")).unwrap();
         symlink(base.join("files"), base.join("far/files")).unwrap();
         let tracker = Tracker::open(&home).unwrap();
@@ -374,7 +374,7 @@ mod tests {
         let part = |origin, path: &str| Outside { origin, path: base.join(path) };
         let expected = [
             part(Origin::Option(PathOption::Database), "far"),
-            part(Origin::Link(home.join("looks")), "shared"),
+            part(Origin::Link(home.join("looks")), "look"),
             part(Origin::Option(PathOption::StaticFiles(2)), "static"),
             part(Origin::Link(base.join("far/files")), "files"),
         ];

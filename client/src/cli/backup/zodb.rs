@@ -21,7 +21,7 @@ they are where parts/*/etc/zeo.conf says. Caches, locks, .old and .tmp files are
 
 EXAMPLES
   nightkeep backup zodb /home/senaite/data/senaitelims --dataset senaitelims
-  nightkeep backup zodb --data-fs /srv/zope/Data.fs --blobs /srv/zope/blobs --dataset portal --tag nightly
+  nightkeep backup zodb --data-fs /srv/zope/Data.fs --blobs /srv/zope/blobs --dataset portal
   nightkeep -q backup zodb /srv/plone/buildout --skip-if-unchanged";
 
 /// Save a ZODB storage (Data.fs) and its blobs, while they are in use

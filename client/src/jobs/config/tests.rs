@@ -1,3 +1,5 @@
+//! What the configuration file may say, and that each mistake is found where it stands.
+
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
