@@ -377,7 +377,13 @@ fn commands_of_the_readme_are_accepted() {
     let readme = std::fs::read_to_string(crate::support::source::workspace().join("README.md")).unwrap();
     let mut seen = 0;
     for line in readme.lines().filter(|line| line.starts_with("    ")) {
-        let Some((_, command)) = line.split_once("nightkeep ") else { continue };
+        // Of several programs in a line, `nightkeep` itself as a word.
+        let Some(command) = line.match_indices("nightkeep ").find_map(|(at, name)| {
+            let (before, from) = (line.get(..at)?, line.get(at + name.len()..)?);
+            (before.is_empty() || before.ends_with(' ')).then_some(from)
+        }) else {
+            continue;
+        };
         // Up to a comment, a pipe, a redirection, or the words of another program. Help is printed if all before it is understood.
         let end = ["#", "|", " > ", "-- "].iter().filter_map(|stop| command.find(stop)).min().unwrap_or(command.len());
         let words: Vec<String> =
