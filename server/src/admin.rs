@@ -4,6 +4,7 @@ use crate::access::pattern_of;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::registry::validate_name;
+use crate::reload;
 use crate::settings::Settings;
 use crate::storage::{blocking, seconds};
 use protocol::connection::PORT;
@@ -29,6 +30,7 @@ pub enum Request {
     Invite { repository: String, role: String, datasets: Vec<String>, expires_seconds: u64, address: Option<String> },
     ClientsList,
     ClientsRevoke { client: String },
+    Reload,
 }
 
 /// Asks the daemon.
@@ -107,6 +109,7 @@ fn perform(hub: &Hub, request: Request) -> Result<Value> {
         }
         Request::ClientsList => Ok(json!(hub.registry.clients()?)),
         Request::ClientsRevoke { client } => revoke(hub, &client),
+        Request::Reload => reload::reload(hub),
     }
 }
 
@@ -152,7 +155,7 @@ fn invite(hub: &Hub, granted: Granted, expires_seconds: u64, address: Option<Str
         invitation: invitation.try_into().unwrap_or_default(),
         secret: <[u8; 16]>::try_from(secret).unwrap_or_default().into(),
         expires,
-        address: address.unwrap_or_else(|| advertised(&hub.settings)),
+        address: address.unwrap_or_else(|| advertised(&hub.current())),
         repository,
     };
     hub.registry.invite(&token, role, &datasets)?;

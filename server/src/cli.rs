@@ -1,11 +1,15 @@
 //! The command line of `nightkeepd`: arguments, what is printed, exit codes. Only this file and `main` print.
 
+mod config;
+
 use crate::admin::{self, Request};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::listener;
 use crate::registry::Registry;
+use crate::reload;
 use crate::settings::{DEFAULT_FILE, Settings};
+use crate::storage::blocking;
 use clap::{Parser, Subcommand};
 use protocol::identity::NodeKey;
 use serde_json::{Value, json};
@@ -60,6 +64,12 @@ pub enum Verb {
         nightkeepd invite --repository office --role admin"
     )]
     Invite(Invite),
+    /// The configuration file
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Make the running server read its configuration file again
+    #[command(after_help = "EXAMPLES\n  nightkeepd reload")]
+    Reload,
     /// The machines that may come in
     #[command(subcommand)]
     Clients(ClientsVerb),
@@ -122,8 +132,14 @@ pub enum ClientsVerb {
 /// Says how it ended and gives the exit code.
 pub fn conclude(result: Result<()>, json: bool) -> u8 {
     let Err(error) = result else { return 0 };
+    if matches!(error, Error::Told) {
+        return 1;
+    }
     let (code, hint) = match &error {
         Error::NotRunning { .. } => (10, Some("`nightkeepd serve` starts it")),
+        Error::NoConfiguration { .. } => (1, Some("`nightkeepd init` writes one; `--config` names another")),
+        Error::Configuration { .. } => (1, Some("`nightkeepd config check` names all mistakes")),
+        Error::Busy { .. } => (11, None),
         Error::Store(chunkstore::Error::Locked { .. }) => (11, None),
         _ => (1, None),
     };
@@ -140,7 +156,10 @@ pub fn conclude(result: Result<()>, json: bool) -> u8 {
 pub fn run(cli: &Cli) -> Result<()> {
     match &cli.verb {
         Verb::Init(arguments) => init(cli, arguments),
-        Verb::Serve => serve(&Settings::load(&cli.config)?),
+        Verb::Serve => serve(cli),
+        Verb::Config(verb) => config::run(cli, verb),
+        Verb::Reload => ask(cli, &Request::Reload)
+            .and_then(|answer| tell(cli, &answer, &["The configuration was read again.".into()])),
         Verb::Repository(RepositoryVerb::Create { name }) => {
             let answer = ask(cli, &Request::RepositoryCreate { name: name.clone() })?;
             tell(
@@ -180,7 +199,13 @@ pub fn run(cli: &Cli) -> Result<()> {
 }
 
 fn ask(cli: &Cli, request: &Request) -> Result<Value> {
-    admin::call(&Settings::load(&cli.config)?, request)
+    let loaded = crate::config::load(&cli.config)?;
+    // Mistakes elsewhere do not keep from finding the server.
+    let settings = match loaded.settings {
+        Some(settings) => settings,
+        None => loaded.require()?,
+    };
+    admin::call(&settings, request)
 }
 
 fn invite(cli: &Cli, arguments: &Invite) -> Result<()> {
@@ -201,12 +226,7 @@ fn invite(cli: &Cli, arguments: &Invite) -> Result<()> {
 
 fn init(cli: &Cli, arguments: &Init) -> Result<()> {
     let data = std::path::absolute(&arguments.data).map_err(|error| Error::io("cannot resolve", "--data", error))?;
-    let settings = Settings {
-        data: data.clone(),
-        listen: arguments.listen,
-        address: arguments.address.clone(),
-        limits: crate::settings::Limits::default(),
-    };
+    let settings = Settings::new(data.clone(), arguments.listen);
     let config = &cli.config;
     if config.exists() {
         return Err(Error::argument(config.display().to_string(), "it is there already; name another with --config"));
@@ -224,7 +244,8 @@ fn init(cli: &Cli, arguments: &Init) -> Result<()> {
             .map_err(|error| Error::io("cannot create", parent.display().to_string(), error))?;
     }
     let quoted = |text: &str| toml_string(text);
-    let mut content = format!("data = {}\nlisten = \"{}\"\n", quoted(&data.to_string_lossy()), arguments.listen);
+    let mut content = "# `nightkeepd config example` shows all there is.\n".to_owned();
+    content.push_str(&format!("data = {}\nlisten = \"{}\"\n", quoted(&data.to_string_lossy()), arguments.listen));
     if let Some(address) = &arguments.address {
         content.push_str(&format!("address = {}\n", quoted(address)));
     }
@@ -240,13 +261,16 @@ fn init(cli: &Cli, arguments: &Init) -> Result<()> {
     )
 }
 
-fn serve(settings: &Settings) -> Result<()> {
+fn serve(cli: &Cli) -> Result<()> {
+    let loaded = crate::config::load(&cli.config)?;
+    config::show_mistakes(cli, &loaded);
+    let settings = &loaded.require()?;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let pkcs8 = std::fs::read(settings.key_file())
         .map_err(|error| Error::io("cannot read", settings.key_file().display().to_string(), error))?;
     let key = NodeKey::from_pkcs8(Zeroizing::new(pkcs8))?;
     let _lock = crate::storage::lock_data(&settings.data)?;
-    let hub = Hub::new(settings.clone(), key.id(), Registry::open(&settings.registry_file())?);
+    let hub = Hub::new(cli.config.clone(), settings.clone(), key.id(), Registry::open(&settings.registry_file())?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::io("cannot start", "threads", error))?;
     let outcome = runtime.block_on(async {
@@ -255,12 +279,24 @@ fn serve(settings: &Settings) -> Result<()> {
         let address = listener.address().map_or_else(String::new, |address| address.to_string());
         tracing::info!(%address, key = %key.id(), "serving");
         let administration = tokio::spawn(admin::serve(Arc::clone(&hub), socket));
+        let hangups = tokio::spawn(reload_signal(Arc::clone(&hub)));
         listener::run(Arc::clone(&hub), listener, stop_signal()).await;
         administration.abort();
+        hangups.abort();
         Ok(())
     });
     let _ = std::fs::remove_file(settings.socket());
     outcome
+}
+
+async fn reload_signal(hub: Arc<Hub>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return tracing::error!("SIGHUP cannot be watched") };
+    while hangup.recv().await.is_some() {
+        let hub = Arc::clone(&hub);
+        // The log has told of what went wrong.
+        let _ = blocking(move || reload::reload(&hub)).await;
+    }
 }
 
 async fn stop_signal() {

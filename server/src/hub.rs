@@ -1,16 +1,27 @@
 //! What all sessions share: settings, records, repositories, and who is connected.
 
+use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::settings::Settings;
 use crate::storage::Storage;
 use protocol::connection::{Close, Connection};
 use protocol::identity::NodeId;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Semaphore;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::{Notify, Semaphore};
 
 pub struct Hub {
+    /// As they were when the server began: what cannot change while it runs.
     pub settings: Settings,
+    current: RwLock<Arc<Settings>>,
+    /// Where they come from.
+    pub file: PathBuf,
+    /// Whether the last reading of it was taken.
+    pub reloaded: AtomicBool,
+    /// Told when the settings changed.
+    pub wake: Notify,
     pub server: NodeId,
     pub registry: Registry,
     pub storage: Storage,
@@ -28,10 +39,14 @@ pub struct Presence {
 }
 
 impl Hub {
-    pub fn new(settings: Settings, server: NodeId, registry: Registry) -> Arc<Hub> {
+    pub fn new(file: PathBuf, settings: Settings, server: NodeId, registry: Registry) -> Arc<Hub> {
         let waiting = usize::try_from(settings.limits.waiting_bytes >> 10).unwrap_or(usize::MAX);
         Arc::new(Hub {
+            current: RwLock::new(Arc::new(settings.clone())),
             settings,
+            file,
+            reloaded: AtomicBool::new(true),
+            wake: Notify::new(),
             server,
             registry,
             storage: Storage::default(),
@@ -41,13 +56,28 @@ impl Hub {
         })
     }
 
+    /// As the file says by now.
+    pub fn current(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes other settings in all their parts, or none of them.
+    pub fn change(&self, new: Settings) -> Result<()> {
+        if let Some(key) = self.settings.fixed_difference(&new) {
+            let reason = "it cannot change while the server runs; restart it";
+            return Err(Error::argument(format!("`{key}`"), reason));
+        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        Ok(())
+    }
+
     /// None if there are too many of this client or in all.
     pub fn enter(self: &Arc<Hub>, connection: &Connection) -> Option<Presence> {
         let mut live = lock(&self.live);
         let all: usize = live.values().map(Vec::len).sum();
         let client = connection.peer();
         let own = live.get(&client).map_or(0, Vec::len);
-        let limits = &self.settings.limits;
+        let limits = &self.current().limits;
         if all >= limits.connections || own >= limits.connections_per_client {
             return None;
         }

@@ -11,6 +11,8 @@ pub mod access;
 
 pub mod registry;
 
+pub mod config;
+
 pub mod storage;
 
 pub mod hub;
@@ -18,6 +20,8 @@ pub mod hub;
 pub mod session;
 
 pub mod enrolment;
+
+pub mod reload;
 
 pub mod admin;
 

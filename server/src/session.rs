@@ -121,7 +121,7 @@ fn find(hub: &Arc<Hub>, client: NodeId, repository: &str) -> std::result::Result
     };
     let access = Access { client: format!("{name} ({client})"), repository: repository.to_owned(), grants };
     let program = format!("nightkeepd {}", env!("CARGO_PKG_VERSION"));
-    let push_bytes_max = hub.settings.limits.push_bytes;
+    let push_bytes_max = hub.current().limits.push_bytes;
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let session = Session { hub: Arc::clone(hub), shelf, access, client, writer, number };

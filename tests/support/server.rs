@@ -23,9 +23,21 @@ impl Appliance {
         let address = appliance.address.clone();
         let data = appliance.data();
         appliance.ok(&["init", "--data", data.to_str().unwrap(), "--listen", &address]);
+        appliance.configure("http = \"off\"\n");
         appliance.start();
         appliance.ok(&["repository", "create", "office"]);
         appliance
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.place.path().join("server.toml")
+    }
+
+    /// The configuration is what `init` wrote, and this. Counts from the next start or reload on.
+    pub fn configure(&self, more: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let own: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
+        std::fs::write(self.config(), own + more).unwrap();
     }
 
     pub fn data(&self) -> PathBuf {
@@ -38,7 +50,7 @@ impl Appliance {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(nightkeep().with_file_name("nightkeepd"));
-        command.arg("--config").arg(self.place.path().join("server.toml")).args(arguments).stdin(Stdio::null());
+        command.arg("--config").arg(self.config()).args(arguments).stdin(Stdio::null());
         command
     }
 

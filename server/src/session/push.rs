@@ -101,7 +101,7 @@ fn store_all(
     };
     let mut storing = Storing {
         session,
-        receiver: Receiver::new(store.configuration().repository, session.hub.settings.limits.push_bytes),
+        receiver: Receiver::new(store.configuration().repository, session.hub.current().limits.push_bytes),
         store,
         answers,
         since_look: 0,
@@ -167,7 +167,7 @@ impl Storing<'_> {
         let count = present.into_iter().take_while(|present| *present).count();
         let answer = self.receiver.settled(count);
         answer.into_iter().for_each(|answer| self.answer(answer));
-        if count == 0 && self.receiver.pending_bytes() > self.session.hub.settings.limits.push_bytes / 2 {
+        if count == 0 && self.receiver.pending_bytes() > self.session.hub.current().limits.push_bytes / 2 {
             self.flush()?;
             let answer = self.receiver.settled(usize::MAX);
             answer.into_iter().for_each(|answer| self.answer(answer));
