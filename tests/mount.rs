@@ -300,6 +300,7 @@ fn tools_work_on_it() {
             "--sparse",
             "--pax-option=delete=atime,delete=ctime",
             "--xattrs",
+            "--xattrs-exclude=system.*",
             "--acls",
             "--exclude=./deep",
             "--exclude=./sparse",
