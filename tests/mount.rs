@@ -243,6 +243,7 @@ fn archive(top: &Path) -> Vec<u8> {
         "--xattrs-exclude=system.*",
         "--acls",
         "--exclude=./deep",
+        "--exclude=./special/socket",
         "--exclude=./sparse",
         "-C",
     ];
