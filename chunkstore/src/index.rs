@@ -276,6 +276,14 @@ impl Index {
         packs(&self.lock().connection, true)
     }
 
+    /// Of all packs that are there.
+    pub fn pack_bytes(&self) -> Result<u64> {
+        let query = "SELECT coalesce(sum(length), 0) FROM pack WHERE gone = 0";
+        let bytes: rusqlite::Result<i64> =
+            self.lock().connection.prepare_cached(query).and_then(|mut s| s.query_row([], |r| r.get(0)));
+        Ok(bytes.map_err(sql("read"))?.unsigned_abs())
+    }
+
     /// Number of blobs and of bytes of their records.
     pub fn totals(&self) -> Result<(u64, u64)> {
         self.lock()
