@@ -276,12 +276,12 @@ impl Index {
         packs(&self.lock().connection, true)
     }
 
-    /// Of all packs that are there.
-    pub fn pack_bytes(&self) -> Result<u64> {
-        let query = "SELECT coalesce(sum(length), 0) FROM pack WHERE gone = 0";
-        let bytes: rusqlite::Result<i64> =
-            self.lock().connection.prepare_cached(query).and_then(|mut s| s.query_row([], |r| r.get(0)));
-        Ok(bytes.map_err(sql("read"))?.unsigned_abs())
+    /// Number and bytes of all packs that are there.
+    pub fn pack_totals(&self) -> Result<(u64, u64)> {
+        let query = "SELECT count(*), coalesce(sum(length), 0) FROM pack WHERE gone = 0";
+        let row = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)?.unsigned_abs(), r.get::<_, i64>(1)?.unsigned_abs()));
+        let state = self.lock();
+        state.connection.prepare_cached(query).and_then(|mut s| s.query_row([], row)).map_err(sql("read"))
     }
 
     /// Number of blobs and of bytes of their records.

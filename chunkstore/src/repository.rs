@@ -132,9 +132,11 @@ impl Repository {
         Ok(Statistics { packs: packs.len() as u64, pack_bytes, blobs, blob_bytes })
     }
 
-    /// Bytes of all packs.
-    pub fn pack_bytes(&self) -> Result<u64> {
-        self.index.pack_bytes()
+    /// Number of packs, and their bytes; what was accepted a moment ago counts.
+    pub fn pack_totals(&self) -> Result<(u64, u64)> {
+        let pending = self.writing.as_ref().map_or((0, 0), |writing| lock(&writing.packer).pending());
+        let (packs, bytes) = self.index.pack_totals()?;
+        Ok((packs + pending.0, bytes + pending.1))
     }
 
     /// Blobs that are lost and that no equal content replaces.

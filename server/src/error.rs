@@ -28,6 +28,9 @@ pub enum Error {
     /// All was said already; only the exit code is left.
     #[error("there are problems")]
     Told,
+    /// As [`Error::Told`], and it can be tried again.
+    #[error("busy")]
+    ToldBusy,
     /// No daemon listens on the socket.
     #[error("nobody listens on {place}")]
     NotRunning { place: String },

@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering;
 
 /// Also for who sent SIGHUP, who is told by the log alone.
 pub fn reload(hub: &Hub) -> Result<Value> {
+    hub.notify.reloading();
     let file = hub.file.display();
     let changed = config::load(&hub.file).and_then(|loaded| {
         loaded.mistakes.iter().for_each(|mistake| tracing::warn!("{}", loaded.line(mistake)));
         hub.change(loaded.require()?)
     });
+    hub.notify.ready();
     hub.reloaded.store(changed.is_ok(), Ordering::Relaxed);
     match changed {
         Ok(()) => tracing::info!(%file, "the configuration was read again"),

@@ -63,10 +63,33 @@ impl Appliance {
         told(&mut self.command(arguments))
     }
 
+    /// As [`Appliance::configure`], for a file that was replaced.
+    pub fn configure_anew(&self, more: &str) {
+        let own = format!("#\ndata = \"{}\"\nlisten = \"{}\"\n", self.data().display(), self.address);
+        std::fs::write(self.config(), own + more).unwrap();
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let process = rustix::process::Pid::from_child(self.running.as_ref().unwrap());
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    }
+
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    pub fn start_with(&mut self, environment: &[(&str, &std::ffi::OsStr)]) {
         assert!(self.running.is_none());
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).unwrap();
-        self.running = Some(self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.running = Some(
+            self.command(&["serve"])
+                .envs(environment.iter().copied())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        );
         let until = Instant::now() + Duration::from_secs(60);
         while self.run(&["repository", "list"]).code != Some(0) {
             let ended = self.running.as_mut().and_then(|child| child.try_wait().unwrap());
