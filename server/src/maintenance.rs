@@ -112,7 +112,8 @@ fn collect(hub: &Hub, shelf: &Shelf, dry_run: bool) -> Result<Value> {
     if !is_trusted {
         tracing::error!("the clock has moved against the time since boot: no snapshot is removed until a restart");
     }
-    let grace = Duration::from_secs(repository.configuration().grace_seconds);
+    let own = Duration::from_secs(repository.configuration().grace_seconds);
+    let grace = hub.current().maintenance.grace.unwrap_or(own);
     let grace = if is_trusted { grace } else { Duration::MAX };
     let options = PruneOptions { grace, now: nanoseconds(), dry_run };
     let outcome = repository.prune(Believed::Server(hub.server.0), &options)?;

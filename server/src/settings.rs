@@ -71,6 +71,8 @@ pub struct Maintenance {
     pub every: Duration,
     /// From this time of day on, local time.
     pub at: Option<Time>,
+    /// How long what was forgotten stays here, if not as long as the repository says.
+    pub grace: Option<Duration>,
     /// Within which every byte is read once.
     pub verify_period: Duration,
     pub verify_bytes_per_second: u64,
@@ -79,7 +81,7 @@ pub struct Maintenance {
 impl Default for Maintenance {
     fn default() -> Maintenance {
         let day = Duration::from_secs(86_400);
-        Maintenance { every: day, at: None, verify_period: 30 * day, verify_bytes_per_second: 20 << 20 }
+        Maintenance { every: day, at: None, grace: None, verify_period: 30 * day, verify_bytes_per_second: 20 << 20 }
     }
 }
 

@@ -27,12 +27,8 @@ fn told(summary: &[Value]) -> Value {
     one(summary, "summary")["repositories"][0]["told"].clone()
 }
 
-/// A server whose repository gives nothing back once it is forgotten.
-fn without_grace(appliance: &Appliance) -> House {
-    let house = appliance.client("admin", &[]);
-    house.ok(["init", "--grace", "0s"]);
-    house
-}
+/// What is forgotten may go at once; each test appends what else it sets.
+const NO_GRACE: &str = "http = \"off\"\nmaintenance.grace = \"0s\"\n";
 
 #[test]
 fn retention_forgets_by_receipt_and_takes_back() {
@@ -61,10 +57,8 @@ fn retention_forgets_by_receipt_and_takes_back() {
     // Within the grace all of it is there, and who holds a key has the last word.
     appliance.ok(&["gc"]);
     house.ok(["undelete", &snapshots[0]]);
-    assert_restores(&house, &snapshots[0], &{
-        std::fs::write(source.join("changing"), "0").unwrap();
-        source.clone()
-    });
+    let changing = format!("{}:{}", snapshots[0], source.join("changing").display());
+    assert_eq!(house.ok(["dump", &changing]), "0");
     house.ok(["pin", &snapshots[3]]);
     house.ok(["forget", &snapshots[3]]);
     appliance.ok(&["retention"]);
@@ -93,7 +87,7 @@ fn retention_forgets_by_receipt_and_takes_back() {
 #[test]
 fn what_is_past_its_grace_goes() {
     let appliance = Appliance::new();
-    let house = without_grace(&appliance);
+    let house = appliance.founder();
     let source = house.directory("source");
     fill(&source, 22, 4);
     let first = house.backup(&source);
@@ -101,7 +95,7 @@ fn what_is_past_its_grace_goes() {
     let second = house.backup(&source);
     let stored = || one(&lines(&appliance, 0, &["status"]), "repository")["stored_bytes"].as_u64().unwrap();
     let before = stored();
-    appliance.configure("http = \"off\"\n[retention]\nkeep_last = 1\n");
+    appliance.configure(&format!("{NO_GRACE}[retention]\nkeep_last = 1\n"));
     appliance.ok(&["reload"]);
     appliance.ok(&["retention"]);
     let dry = told(&lines(&appliance, 0, &["gc", "--dry-run"]));
@@ -117,14 +111,15 @@ fn what_is_past_its_grace_goes() {
 #[test]
 fn the_schedule_does_it_all() {
     let appliance = Appliance::new();
-    let house = without_grace(&appliance);
+    let house = appliance.founder();
     let source = house.directory("source");
     fill(&source, 23, 1);
     house.backup(&source);
     std::fs::write(source.join("more"), "x").unwrap();
     let second = house.backup(&source);
     appliance.configure(
-        "http = \"off\"\n[retention]\nkeep_last = 1\n[maintenance]\nevery = \"1s\"\nverify_period = \"2s\"\n",
+        "http = \"off\"\n[retention]\nkeep_last = 1\n\
+         [maintenance]\ngrace = \"0s\"\nevery = \"1s\"\nverify_period = \"2s\"\n",
     );
     appliance.ok(&["reload"]);
     let done = |kind: &str| {
@@ -227,7 +222,7 @@ fn a_full_disk_takes_no_backups_but_gives_and_collects() {
     let source = house.directory("source");
     fill(&source, 29, 1);
     let snapshot = house.backup(&source);
-    appliance.configure("full_percent = 1\n");
+    appliance.configure("http = \"off\"\nfull_percent = 1\n");
     appliance.ok(&["reload"]);
     std::fs::write(source.join("new"), "x").unwrap();
     let told = house.fails(1, ["backup", "files", source.to_str().unwrap()]);
@@ -335,12 +330,12 @@ fn the_configuration_changes_while_it_runs_or_not_at_all() {
     appliance.configure_anew("http = \"off\"\nmax_age = \"1h\"\nfull_percnt = 90\nverify_rate = \"5M\"\n");
     let told = check(1);
     assert!(
-        told.contains("server.toml:5:1: error: full_percnt: this key is not known here; did you mean `full_percent`?"),
+        told.contains("server.toml:6:1: error: full_percnt: this key is not known here; did you mean `full_percent`?"),
         "{told}"
     );
-    assert!(told.contains(":6:1: error: verify_rate:") && told.contains("below [maintenance]"), "{told}");
+    assert!(told.contains(":7:1: error: verify_rate:") && told.contains("below [maintenance]"), "{told}");
     let told = appliance.run(&["reload"]).expect(1).err;
-    assert!(told.contains("line 5") && told.contains("and 1 more"), "{told}");
+    assert!(told.contains("line 6") && told.contains("and 1 more"), "{told}");
     assert!(appliance.log().contains("the one before goes on"));
     let source = house.directory("source");
     fill(&source, 31, 1);
@@ -360,9 +355,9 @@ fn the_configuration_changes_while_it_runs_or_not_at_all() {
 fn collecting_all_the_time_loses_nothing() {
     let rounds: u64 = std::env::var("NIGHTKEEP_TEST_GC_ROUNDS").map_or(5, |text| text.parse().unwrap());
     let appliance = Appliance::new();
-    let house = without_grace(&appliance);
+    let house = appliance.founder();
     let clients: Vec<House> = (0..2).map(|_| appliance.client("admin", &[])).collect();
-    appliance.configure("http = \"off\"\n[retention]\nkeep_last = 1\n");
+    appliance.configure(&format!("{NO_GRACE}[retention]\nkeep_last = 1\n"));
     appliance.ok(&["reload"]);
     let is_over = std::sync::atomic::AtomicBool::new(false);
     let over = || is_over.load(std::sync::atomic::Ordering::Relaxed);
@@ -416,10 +411,10 @@ fn collecting_all_the_time_loses_nothing() {
 #[test]
 fn a_collection_that_is_killed_harms_nothing() {
     let mut appliance = Appliance::new();
-    let house = without_grace(&appliance);
+    let house = appliance.founder();
     let source = house.directory("source");
     let mut random = Random(32);
-    appliance.configure("http = \"off\"\n[retention]\nkeep_last = 1\n");
+    appliance.configure(&format!("{NO_GRACE}[retention]\nkeep_last = 1\n"));
     for round in 0..4 {
         fill(&source, 50 + round, 3);
         let snapshot = house.backup(&source);
@@ -447,7 +442,7 @@ fn the_service_manager_is_told() {
     let path = place.path().join("notify");
     let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut told = || {
+    let told = || {
         let mut buffer = [0; 200];
         let len = manager.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..len]).into_owned()

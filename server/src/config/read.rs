@@ -210,6 +210,7 @@ fn maintenance(table: &Table<'_>) -> Maintenance {
     };
     let every = at_least("every", default.every, Duration::from_secs(1), "at least \"1s\"");
     let period = at_least("verify_period", default.verify_period, Duration::from_secs(1), "at least \"1s\"");
+    let grace = table.duration("grace").map(|grace| grace.value);
     let rate = table.size("verify_rate");
     if let Some(rate) = rate.as_ref().filter(|rate| rate.value == 0) {
         table.mistakes.error(rate.at, &rate.place, "nothing could be read", "bytes a second: \"20M\"");
@@ -225,7 +226,7 @@ fn maintenance(table: &Table<'_>) -> Maintenance {
     }
     table.finish(&[("interval", "write `every`"), ("time", "write `at`"), ("rate", "write `verify_rate`")]);
     let rate = rate.map_or(default.verify_bytes_per_second, |rate| rate.value.max(1));
-    Maintenance { every, at, verify_period: period, verify_bytes_per_second: rate }
+    Maintenance { every, at, grace, verify_period: period, verify_bytes_per_second: rate }
 }
 
 fn limits(table: &Table<'_>) -> Limits {
