@@ -273,6 +273,7 @@ fn top_level_holds_what_it_should() {
         "client",
         "server",
         "fuse",
+        "rules",
         "benches",
         "tests",
         "docs",
