@@ -406,6 +406,24 @@ fn collecting_all_the_time_loses_nothing() {
     local.ok(["check", "--read-data"]);
 }
 
+#[test]
+fn a_restore_takes_no_more_of_the_line_than_it_may() {
+    let appliance = Appliance::new();
+    let house = appliance.founder();
+    let source = house.directory("source");
+    fill(&source, 33, 3);
+    let snapshot = house.backup(&source);
+    let what = format!("{snapshot}:{}", source.join("large").display());
+    let began = Instant::now();
+    let dumped = house.run(["dump", "--limit-download", "1024", &what]).expect(0).out;
+    assert!(dumped == std::fs::read(source.join("large")).unwrap());
+    // 3 MiB at 1 MiB a second; what is in flight at the end is not waited for.
+    assert!(began.elapsed() > Duration::from_millis(1900), "{:?}", began.elapsed());
+    let target = house.fresh("target");
+    let (what, target) = (format!("{snapshot}:{}", source.display()), target.to_str().unwrap());
+    house.ok(["restore", "files", "--limit-download", "8192", &what, "--target", target]);
+}
+
 /// SIGKILL while it collects: what is committed stays, and the next collection goes on.
 #[test]
 fn a_collection_that_is_killed_harms_nothing() {
@@ -430,6 +448,47 @@ fn a_collection_that_is_killed_harms_nothing() {
     appliance.ok(&["gc"]);
     appliance.ok(&["verify"]);
     assert_eq!(house.snapshots().len(), 1);
+}
+
+/// Many at once are served, within bounded memory; each comes back. `NIGHTKEEP_TEST_CLIENTS` says how many.
+#[test]
+fn many_clients_at_once_are_served_in_little_memory() {
+    let count: u64 = std::env::var("NIGHTKEEP_TEST_CLIENTS").map_or(12, |text| text.parse().unwrap());
+    let appliance = Appliance::new();
+    let founder = appliance.founder();
+    let clients: Vec<House> = (0..count).map(|_| appliance.client("backup", &[])).collect();
+    let contents: Vec<Vec<u8>> = (0..count).map(|number| Random(60 + number).bytes(6 << 20)).collect();
+    let mut children: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(number, client)| {
+            let mut command =
+                client.command(["backup", "stdin", "--name", "x", "--dataset", &format!("h/stream/s{number}")]);
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for (child, content) in children.iter_mut().zip(&contents) {
+            let mut stdin = child.stdin.take().unwrap();
+            scope.spawn(move || {
+                let (first, second) = content.split_at(content.len() / 2);
+                stdin.write_all(first).unwrap();
+                // All of them are there, and none is done.
+                std::thread::sleep(Duration::from_secs(1));
+                stdin.write_all(second).unwrap();
+            });
+        }
+    });
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let peak = appliance.memory_peak_kib();
+    println!("{count} clients: {peak} KiB");
+    assert!(peak < 1 << 20, "{peak} KiB");
+    for (number, content) in contents.iter().enumerate().step_by(5) {
+        assert!(founder.run(["dump", &format!("h/stream/s{number}:x")]).expect(0).out == *content);
+    }
 }
 
 /// The service manager is told when it listens and when it stops.
