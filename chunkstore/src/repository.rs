@@ -132,6 +132,26 @@ impl Repository {
         Ok(Statistics { packs: packs.len() as u64, pack_bytes, blobs, blob_bytes })
     }
 
+    /// Number of packs, and their bytes; what was accepted a moment ago counts.
+    pub fn pack_totals(&self) -> Result<(u64, u64)> {
+        let pending = self.writing.as_ref().map_or((0, 0), |writing| lock(&writing.packer).pending());
+        let (packs, bytes) = self.index.pack_totals()?;
+        Ok((packs + pending.0, bytes + pending.1))
+    }
+
+    /// Blobs that are lost and that no equal content replaces.
+    pub fn lost_blobs(&self) -> Result<u64> {
+        if !self.index.has_damage()? {
+            return Ok(0);
+        }
+        Ok(self.index.lost()?.iter().filter(|lost| !lost.replaced).count() as u64)
+    }
+
+    /// Bytes of the records that can be reached from these, each once.
+    pub fn held_bytes(&self, roots: &[BlobId]) -> Result<u64> {
+        self.index.survey()?.held_bytes(roots)
+    }
+
     /// Makes the index again from the packs, for when it was found to disagree with them.
     pub(crate) fn rebuild_index(&self) -> Result<()> {
         self.writing()?;

@@ -7,7 +7,7 @@ use crate::gc::{PruneOptions, PruneOutcome};
 use crate::id::{Reference, RepositoryId, RunId};
 use crate::key::Keys;
 use crate::list::{Item, List};
-use crate::mark::Action;
+use crate::mark::{Action, Believed};
 use crate::record::Kind;
 use crate::snapshot::{Details, Summary, Totals, Writer};
 use crate::tree::{Attributes, Content, Entry, Node, Tree};
@@ -132,7 +132,7 @@ impl World {
     pub fn prune(&self, repository: &Repository, now: i64, grace: i64) -> Result<PruneOutcome> {
         let options =
             PruneOptions { grace: Duration::from_secs(grace.unsigned_abs()), now: now * 1_000_000_000, dry_run: false };
-        repository.prune(Some(&self.keys.write), &options)
+        repository.prune(Believed::Key(&self.keys.write, None), &options)
     }
 
     /// What a restart finds: the objects, without locks and faults.
