@@ -188,7 +188,7 @@ fn datasets<'a>(rows: impl Iterator<Item = &'a Value>) -> Result<()> {
     let mut table = vec![row(&["DATASET", "REPOSITORY", "LAST BACKUP", "AGE", "MAX", "SNAPSHOTS", "SIZE", ""])];
     let zone = clock::zone();
     for line in rows {
-        let span = |key: &str| line[key].as_u64().map_or("-".to_owned(), |seconds| span(seconds));
+        let span = |key: &str| line[key].as_u64().map_or("-".to_owned(), span);
         table.push(vec![
             text(line, "dataset").to_owned(),
             text(line, "repository").to_owned(),
