@@ -8,6 +8,8 @@
 //! | `packer` | the packs being filled and what they hold | briefly, never across I/O |
 //! | the index's own | one SQLite connection | innermost |
 
+mod healing;
+
 mod leased;
 
 mod packer;

@@ -93,10 +93,7 @@ fn golden() -> Vec<(Message, String)> {
         (Message::Blobs(vec![id(0x22)]), format!("2200000045 01 {a22}")),
         (Message::Held(vec![SnapshotId([0x22; 32])]), format!("2200000046 01 {a22}")),
         (Message::Copies(vec![SnapshotId([0x11; 32])]), format!("2200000047 01 {eleven}")),
-        (
-            Message::CopiesAnswer(vec![vec![], vec!["a".into(), "bc".into()]]),
-            "0900000048 02 00 02 0161 026263".into(),
-        ),
+        (Message::CopiesAnswer(vec![vec![], vec!["a".into(), "bc".into()]]), "0900000048 02 00 02 0161 026263".into()),
     ];
     rows.into_iter().map(|(message, text)| (message, text.replace(' ', ""))).collect()
 }

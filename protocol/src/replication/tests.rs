@@ -39,7 +39,9 @@ fn limits_as_text_and_by_the_clock() {
     for text in ["2M", "08:00-18:00=500K", "22:30-06:00=1G", "1025"] {
         assert_eq!(Limit::from_text(text).unwrap().to_string(), text);
     }
-    for text in ["", "x", "0", "5", "8:00-18:00=1M", "08:00=1M", "08:00-25:00=1M", "08:60-09:00=1M", "08:00-09:00=", "1T"] {
+    for text in
+        ["", "x", "0", "5", "8:00-18:00=1M", "08:00=1M", "08:00-25:00=1M", "08:60-09:00=1M", "08:00-09:00=", "1T"]
+    {
         assert_eq!(Limit::from_text(text), None, "{text}");
     }
     let limits = ["08:00-18:00=500K", "22:00-06:00=1M"].map(|text| Limit::from_text(text).unwrap());
@@ -59,7 +61,10 @@ fn the_pace_is_kept_whatever_the_pieces() {
         }
         let expected = Duration::from_secs_f64((sent - piece) as f64 / f64::from(1 << 20));
         let took = now - Duration::from_secs(5);
-        assert!(took + Duration::from_millis(101) >= expected && took <= expected, "{piece}: {took:?} for {expected:?}");
+        assert!(
+            took + Duration::from_millis(101) >= expected && took <= expected,
+            "{piece}: {took:?} for {expected:?}"
+        );
         // Idle time is not saved up.
         let rested = now + Duration::from_secs(3600);
         assert!(pace.take(2 << 20, 1 << 20, rested).is_zero());

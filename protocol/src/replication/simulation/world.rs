@@ -29,7 +29,8 @@ pub struct Tally {
 
 impl Tally {
     pub fn add(&mut self, other: &Tally) {
-        let Tally { transferred, broken, resent, crashes, disks, collected, healed, forgotten, pinned, refused } = other;
+        let Tally { transferred, broken, resent, crashes, disks, collected, healed, forgotten, pinned, refused } =
+            other;
         self.transferred += transferred;
         self.broken += broken;
         self.resent += resent;
@@ -43,7 +44,8 @@ impl Tally {
     }
 
     pub fn happened(&self) -> bool {
-        let Tally { transferred, broken, resent, crashes, disks, collected, healed, forgotten, pinned, refused } = *self;
+        let Tally { transferred, broken, resent, crashes, disks, collected, healed, forgotten, pinned, refused } =
+            *self;
         [transferred, broken, resent, crashes, disks, collected, healed, forgotten, pinned, refused]
             .iter()
             .all(|count| *count > 0)
@@ -99,9 +101,17 @@ struct Link {
 /// What the dialling site is doing.
 enum Working {
     Waiting,
-    Transfer { from: End, snapshot: Described, transfer: Box<Transfer> },
+    Transfer {
+        from: End,
+        snapshot: Described,
+        transfer: Box<Transfer>,
+    },
     /// Waits for records that heal.
-    Healing { at: End, open: BTreeSet<BlobId>, found: Vec<Record> },
+    Healing {
+        at: End,
+        open: BTreeSet<BlobId>,
+        found: Vec<Record>,
+    },
 }
 
 enum Event {
@@ -141,7 +151,8 @@ impl World {
         let count = 2 + world.below(2);
         world.sites.resize_with(count, Site::default);
         // A pair, a chain, a star, a ring; sometimes both dial.
-        let mut pairs: Vec<(usize, usize)> = (1..count).map(|site| (site, if world.chance(50) { site - 1 } else { 0 })).collect();
+        let mut pairs: Vec<(usize, usize)> =
+            (1..count).map(|site| (site, if world.chance(50) { site - 1 } else { 0 })).collect();
         if world.chance(30) {
             pairs.push((0, count - 1));
         }
@@ -202,14 +213,21 @@ impl World {
     pub fn assert_converged(&self) {
         let marks: BTreeMap<MarkId, Mark> =
             self.sites.iter().flat_map(|site| &site.marks).map(|(id, (mark, _))| (*id, mark.clone())).collect();
+        // What was deleted at all other sites and damaged at the last one nobody can bring back.
+        let is_beyond_help = self.sites.iter().any(|site| !site.lost.is_empty());
         for (number, site) in self.sites.iter().enumerate() {
             let at = format!("seed {}: site {number}", self.seed);
             let gaps = site.gaps();
+            for blob in &site.lost {
+                let elsewhere = (0..self.sites.len()).find(|other| self.read(*other, *blob).is_some());
+                assert!(elsewhere.is_none(), "{at} has {blob} damaged, and site {elsewhere:?} has it");
+            }
             assert_eq!(site.marks.len(), marks.len(), "{at} lacks marks");
             for (id, snapshot) in &self.all {
-                let own: Vec<_> = marks.iter().filter(|(_, m)| m.snapshot == *id).map(|(i, m)| (*i, m.clone())).collect();
+                let own: Vec<_> =
+                    marks.iter().filter(|(_, m)| m.snapshot == *id).map(|(i, m)| (*i, m.clone())).collect();
                 let is_there = site.snapshots.contains_key(id);
-                if crate::replication::is_wanted(&own) {
+                if crate::replication::is_wanted(&own) && !is_beyond_help {
                     assert!(is_there, "{at} lacks snapshot {id} of {}", snapshot.time);
                     assert!(!gaps.contains(id), "{at} lacks something of {id}: {:?}", site.lost);
                 }
@@ -337,8 +355,11 @@ impl World {
 
     /// A blob is found damaged at one site; others have it.
     fn damage(&mut self, site: usize) {
-        let whole: Vec<&Described> = self.sites[site].snapshots.values().filter(|s| !self.ever_forgotten.contains(&s.id)).collect();
-        let pick = |s: &&Described| self.sites.iter().all(|other| other.lost.is_empty() && other.snapshots.contains_key(&s.id));
+        let whole: Vec<&Described> =
+            self.sites[site].snapshots.values().filter(|s| !self.ever_forgotten.contains(&s.id)).collect();
+        let pick = |s: &&Described| {
+            self.sites.iter().all(|other| other.lost.is_empty() && other.snapshots.contains_key(&s.id))
+        };
         let Some(snapshot) = whole.into_iter().find(pick).copied() else { return };
         let blobs = self.sites[site].closure(snapshot.root);
         let blob = blobs[self.below(blobs.len())];
@@ -552,8 +573,7 @@ impl World {
             match (action, from) {
                 (Action::Ask(ids), End::Own) => self.ask(number, Packet::Ask(ids)),
                 (Action::Ask(ids), End::Peer) => {
-                    let present: Vec<bool> =
-                        ids.iter().map(|id| self.sites[own].present(*id, number as u64)).collect();
+                    let present: Vec<bool> = ids.iter().map(|id| self.sites[own].present(*id, number as u64)).collect();
                     if let Some(Working::Transfer { transfer, .. }) = &mut self.links[number].working {
                         transfer.answered(&ids, &present);
                     }
