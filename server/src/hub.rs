@@ -1,5 +1,6 @@
 //! What all sessions share: settings, records, repositories, and who is connected.
 
+use crate::peer::Sites;
 use crate::registry::Registry;
 use crate::settings::Settings;
 use crate::storage::Storage;
@@ -14,6 +15,7 @@ pub struct Hub {
     pub server: NodeId,
     pub registry: Registry,
     pub storage: Storage,
+    pub sites: Arc<Sites>,
     /// KiB of records that may wait to be stored.
     pub waiting: Arc<Semaphore>,
     live: Mutex<HashMap<NodeId, Vec<(u64, Connection)>>>,
@@ -35,6 +37,7 @@ impl Hub {
             server,
             registry,
             storage: Storage::default(),
+            sites: Arc::default(),
             waiting: Arc::new(Semaphore::new(waiting.clamp(64 << 10, Semaphore::MAX_PERMITS))),
             live: Mutex::default(),
             serial: Mutex::default(),

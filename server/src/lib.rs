@@ -13,11 +13,15 @@ pub mod registry;
 
 pub mod storage;
 
+pub mod peer;
+
 pub mod hub;
 
 pub mod session;
 
 pub mod enrolment;
+
+pub mod replica;
 
 pub mod admin;
 

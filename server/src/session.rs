@@ -4,13 +4,15 @@ mod push;
 
 mod request;
 
+mod site;
+
 use crate::access::Access;
 use crate::hub::Hub;
 use crate::storage::{Shelf, blocking, seconds};
 use chunkstore::repository::Leased;
 use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::identity::NodeId;
-use protocol::message::{Code, Message, Refusal, VERSION};
+use protocol::message::{Code, Message, Refusal, Role, VERSION};
 use protocol::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,8 @@ pub struct Session {
     pub client: NodeId,
     /// The key under which this client signs snapshots.
     pub writer: [u8; 32],
+    /// What sites call this client.
+    pub name: String,
     /// Like no other of this process.
     number: u64,
 }
@@ -55,6 +59,7 @@ pub async fn serve(hub: &Arc<Hub>, connection: &Connection) {
         Err(_) => return connection.close(Close::TooSlow, "no greeting"),
     };
     tracing::info!(%client, %address, name = session.access.client, repository = session.shelf.name, "session begins");
+    let _attendance = session.access.has(Role::Replica).then(|| hub.sites.attend(client, &session.shelf.name));
     let mut exchanges = JoinSet::new();
     let error = loop {
         tokio::select! {
@@ -124,7 +129,7 @@ fn find(hub: &Arc<Hub>, client: NodeId, repository: &str) -> std::result::Result
     let push_bytes_max = hub.settings.limits.push_bytes;
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer, number };
+    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer, name, number };
     Ok((session, Message::Welcome { version: VERSION, program, configuration, push_bytes_max }))
 }
 
@@ -142,6 +147,11 @@ async fn exchange(session: Arc<Session>, connection: Connection, mut writer: Wri
     let outcome = async {
         match reader.expect().await? {
             Message::Push => push::serve(&session, writer, reader).await,
+            Message::Watch(seen) => {
+                site::watch(&session, &mut writer, seen).await?;
+                writer.finish();
+                Ok(())
+            }
             request => {
                 request::serve(&session, &mut writer, request).await?;
                 writer.finish();

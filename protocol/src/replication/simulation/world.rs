@@ -219,7 +219,9 @@ impl World {
             let at = format!("seed {}: site {number}", self.seed);
             let gaps = site.gaps();
             for blob in &site.lost {
-                let elsewhere = (0..self.sites.len()).find(|other| self.read(*other, *blob).is_some());
+                let ends = self.links.iter().flat_map(|link| [(link.dials, link.answers), (link.answers, link.dials)]);
+                let mut linked = ends.filter(|(one, _)| *one == number).map(|(_, other)| other);
+                let elsewhere = linked.find(|other| self.read(*other, *blob).is_some());
                 assert!(elsewhere.is_none(), "{at} has {blob} damaged, and site {elsewhere:?} has it");
             }
             assert_eq!(site.marks.len(), marks.len(), "{at} lacks marks");
