@@ -220,7 +220,10 @@ async fn connected(hub: &Arc<Hub>, key: &NodeKey, link: &Arc<Link>) -> Result<En
         (Some(ours), true) => found_there(&connection, &shelf, ours).await?,
         (None, false) => found_here(&connection, &shelf, &theirs).await?,
         (Some(ours), false) if ours != theirs => {
-            return Err(Error::argument(format!("repository {}", peer.own), "the peer has another repository of this name"));
+            return Err(Error::argument(
+                format!("repository {}", peer.own),
+                "the peer has another repository of this name",
+            ));
         }
         _ => {}
     }
@@ -299,7 +302,8 @@ pub async fn join(hub: &Arc<Hub>, token: &Token, joining: Joining) -> Result<Pee
     match answer {
         Message::Enrolled { role: Role::Replica, .. } => {}
         Message::Enrolled { role, .. } => {
-            let reason = format!("it is for the role {}; the other site has to invite with --role replica", role.text());
+            let reason =
+                format!("it is for the role {}; the other site has to invite with --role replica", role.text());
             return Err(Error::argument("the token", reason));
         }
         other => return Err(ends::unexpected(other).into()),

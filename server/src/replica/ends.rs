@@ -295,7 +295,10 @@ fn is_of_one_snapshot(error: &Error) -> bool {
         }
         Error::Store(error) => {
             use chunkstore::Error as Store;
-            matches!(error, Store::Missing { .. } | Store::Corrupt { .. } | Store::Denied { .. } | Store::Invalid { .. })
+            matches!(
+                error,
+                Store::Missing { .. } | Store::Corrupt { .. } | Store::Denied { .. } | Store::Invalid { .. }
+            )
         }
         _ => false,
     }

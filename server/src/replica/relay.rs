@@ -123,13 +123,7 @@ async fn note_receipt(ends: &Ends, id: chunkstore::id::SnapshotId, dataset: Stri
     }
 }
 
-fn spawn_question(
-    under_way: &mut JoinSet<()>,
-    ends: &Ends,
-    at: End,
-    ids: Vec<BlobId>,
-    events: mpsc::Sender<Event>,
-) {
+fn spawn_question(under_way: &mut JoinSet<()>, ends: &Ends, at: End, ids: Vec<BlobId>, events: mpsc::Sender<Event>) {
     let (connection, store) = (ends.connection.clone(), Arc::clone(&ends.store));
     under_way.spawn(async move {
         let present = match at {
@@ -205,8 +199,8 @@ async fn read_there(
         let (id, event) = match reader.expect().await? {
             Message::Record(bytes) => {
                 link.pass(bytes.len()).await;
-                let record = Record::parse(bytes, &repository)
-                    .map_err(|error| protocol::Error::violation(error.to_string()))?;
+                let record =
+                    Record::parse(bytes, &repository).map_err(|error| protocol::Error::violation(error.to_string()))?;
                 (record.id, Event::Read(record))
             }
             Message::Lost { id, refusal } => (id, Event::Lost(refusal)),
@@ -352,9 +346,10 @@ impl Pushing {
         let (send, answers) = mpsc::unbounded_channel();
         let reading = tokio::spawn(async move {
             loop {
-                let answer = reader.next().await.and_then(|answer| {
-                    answer.ok_or_else(|| protocol::Error::lost("a push was ended"))
-                });
+                let answer = reader
+                    .next()
+                    .await
+                    .and_then(|answer| answer.ok_or_else(|| protocol::Error::lost("a push was ended")));
                 let is_over = answer.is_err();
                 if send.send(answer).is_err() || is_over {
                     return;
