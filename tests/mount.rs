@@ -233,6 +233,25 @@ fn sixteen_readers_get_what_was_saved() {
     }
 }
 
+/// A directory as tar archives it, but for times that no backup keeps and the order of attributes that repeat the ACLs.
+fn archive(top: &Path) -> Vec<u8> {
+    let words = [
+        "--sort=name",
+        "--sparse",
+        "--pax-option=delete=atime,delete=ctime",
+        "--xattrs",
+        "--xattrs-exclude=system.*",
+        "--acls",
+        "--exclude=./deep",
+        "--exclude=./special/socket",
+        "--exclude=./sparse",
+        "-C",
+    ];
+    let words: Vec<&OsStr> =
+        words.iter().map(OsStr::new).chain([top.as_os_str()]).chain(["-cf", "-", "."].map(OsStr::new)).collect();
+    output("tar", &words)
+}
+
 #[test]
 fn tools_work_on_it() {
     if !available() {
@@ -294,24 +313,7 @@ fn tools_work_on_it() {
     };
     manifest::assert_same(&plain(&listing), &plain(&manifest::of(&copy)));
 
-    let in_archive = |top: &Path| {
-        let words = [
-            "--sort=name",
-            "--sparse",
-            "--pax-option=delete=atime,delete=ctime",
-            "--xattrs",
-            "--acls",
-            "--exclude=./deep",
-            "--exclude=./sparse",
-            "-C",
-        ];
-        let words: Vec<&OsStr> =
-            words.iter().map(OsStr::new).chain([top.as_os_str()]).chain(["-cf", "-", "."].map(OsStr::new)).collect();
-        let output = Command::new("tar").args(&words).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        output.stdout
-    };
-    assert!(in_archive(&top) == in_archive(&source), "the archives differ");
+    assert!(archive(&top) == archive(&source), "the archives differ");
 
     let compared = Command::new("diff")
         .args(["-r", "--no-dereference"])

@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::ops::ControlFlow;
 
 const EXAMPLES: &str = "\
-A line is + for what only B has, - for what only A has, M for changed content, U for changed attributes alone (owner,
+A line is + for what only B has, - for what only A has, M for changed content, U for changed attributes alone (owner, \
 permissions, time, extended attributes), T for a changed type.
 
 EXAMPLES

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 const EXAMPLES: &str = "\
-With --export the dump of a database is written to a file in DIR that has the traditional name: pg_dump.HOST.DB.YYYYMMDD.HHMMSS.sql,
+With --export the dump of a database is written to a file in DIR that has the traditional name: pg_dump.HOST.DB.YYYYMMDD.HHMMSS.sql, \
 or .dump if it is for pg_restore, with the local time at which the dump began.
 
 EXAMPLES

@@ -20,7 +20,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 const EXAMPLES: &str = "\
-A GLOB without / is compared with names, one with / with whole paths: from the root if it begins with /, else from any
+A GLOB without / is compared with names, one with / with whole paths: from the root if it begins with /, else from any \
 directory. * and ? stop at /, ** does not.
 
 EXAMPLES

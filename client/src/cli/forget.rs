@@ -20,10 +20,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
-A policy is applied to each dataset on its own. Each --keep option keeps the newest snapshot of each of the N newest hours,
-days, ISO weeks, months or years (local time) that have one, and the oldest snapshot as long as there are fewer than N.
-A snapshot stays if any option keeps it. Whatever the options: pinned snapshots stay, and so does the newest complete one
-of each dataset. An incomplete snapshot never takes the place of a complete one: it stands for a period only if no
+A policy is applied to each dataset on its own. Each --keep option keeps the newest snapshot of each of the N newest hours, \
+days, ISO weeks, months or years (local time) that have one, and the oldest snapshot as long as there are fewer than N. \
+A snapshot stays if any option keeps it. Whatever the options: pinned snapshots stay, and so does the newest complete one \
+of each dataset. An incomplete snapshot never takes the place of a complete one: it stands for a period only if no \
 complete one does, and is not counted.
 
 A damaged snapshot is forgotten by its id, which `nightkeep snapshots` shows; what it held is then given up.

@@ -14,7 +14,7 @@ use std::io::BufRead;
 use zeroize::Zeroizing;
 
 const EXAMPLES: &str = "\
-The token is what `nightkeepd invite` prints on the server. It serves once. `-` reads it from standard input, so that it
+The token is what `nightkeepd invite` prints on the server. It serves once. `-` reads it from standard input, so that it \
 does not stand in the list of processes.
 
 EXAMPLES

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
-Names with control characters, or that are not UTF-8, are shown with escapes as by `ls -b`. With --json each line is an
+Names with control characters, or that are not UTF-8, are shown with escapes as by `ls -b`. With --json each line is an \
 object of message_type `entry`; a path that is not UTF-8 has its exact bytes in path_base64.
 
 EXAMPLES

@@ -34,7 +34,7 @@ const POLL_SERVER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
-Below DIR are datasets/HOST/KIND/NAME/TIME, by-id, by-run, and dumps with databases' dumps under their traditional
+Below DIR are datasets/HOST/KIND/NAME/TIME, by-id, by-run, and dumps with databases' dumps under their traditional \
 names; `latest` leads to the newest. New snapshots appear by themselves. `umount DIR`, Ctrl-C or SIGTERM end it.
 
 EXAMPLES

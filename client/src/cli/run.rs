@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 const EXAMPLES: &str = "\
-Jobs are carried out one after the other, their snapshots have one run's id, and a failure stops none of the others. Only
+Jobs are carried out one after the other, their snapshots have one run's id, and a failure stops none of the others. Only \
 one run at a time: a second one ends with exit code 11 and names the first.
 
 EXIT CODES

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 
 const EXAMPLES: &str = "\
-In GLOB, * matches any text, also across /, ? one character, [ab] one of several, {a,b} one of several texts.
+In GLOB, * matches any text, also across /, ? one character, [ab] one of several, {a,b} one of several texts. \
 With --json each line is an object of message_type `snapshot`.
 
 EXAMPLES

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
-AGE counts from when the last run began in which the job saved everything; MAX is its `max_age`. TREND compares the size with
+AGE counts from when the last run began in which the job saved everything; MAX is its `max_age`. TREND compares the size with \
 the mean of up to seven successes before. What is shown is what this machine's runs noted; the repository is not asked.
 
 EXIT CODES

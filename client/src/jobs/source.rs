@@ -13,6 +13,7 @@ use crate::roundup;
 use crate::session::Session;
 use crate::zodb::{self, Where};
 use chunkstore::id::RunId;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 /// What is the same for all sources of a job.
@@ -145,8 +146,12 @@ impl Order<'_> {
     }
 
     fn several(&self, outcome: &PostgresOutcome, journal: &Journal<'_>) -> Tally {
+        let mut left_out: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (name, rule) in &outcome.excluded {
-            self.note(format!("database {} is left out: {rule}", names::shown(name)), journal);
+            left_out.entry(rule).or_default().push(names::shown(name));
+        }
+        for (rule, databases) in left_out {
+            self.note(format!("left out ({rule}): {}", databases.join(", ")), journal);
         }
         for name in &outcome.near {
             let name = names::shown(name);

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-A pattern of --exclude is like one of .gitignore: * ? [a-z] within a name, ** across directories, a leading / anchors it
+A pattern of --exclude is like one of .gitignore: * ? [a-z] within a name, ** across directories, a leading / anchors it \
 to the root, a trailing / matches directories only, a leading ! includes again.
 
 EXAMPLES

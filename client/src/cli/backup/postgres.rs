@@ -16,10 +16,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-Each database is a snapshot of its own, HOST/postgres/NAME; roles and tablespaces go to HOST/postgres-globals/cluster, which
+Each database is a snapshot of its own, HOST/postgres/NAME; roles and tablespaces go to HOST/postgres-globals/cluster, which \
 is marked incomplete if any database is missing. With --dataset, * stands for the name of the database.
 
-A pattern is for the whole name: * ? [a-z] {a,b}, and \\ before a character takes it as it is. Without --match all
+A pattern is for the whole name: * ? [a-z] {a,b}, and \\ before a character takes it as it is. Without --match all \
 databases are saved but templates and `postgres`.
 
 The server is found as by psql: PGHOST, PGPORT, PGUSER, PGSERVICE; passwords come from PGPASSFILE or ~/.pgpass.

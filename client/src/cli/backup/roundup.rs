@@ -12,8 +12,8 @@ use serde_json::json;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-The database is saved first, in one moment of its own, while the tracker works: SQLite through its online backup,
-PostgreSQL through pg_dump with what config.ini says. Then the home, files, and whatever config.ini or a symlink puts
+The database is saved first, in one moment of its own, while the tracker works: SQLite through its online backup, \
+PostgreSQL through pg_dump with what config.ini says. Then the home, files, and whatever config.ini or a symlink puts \
 elsewhere. Sessions, locks, logs, compiled Python and full-text indexes are left out; see docs/roundup.md.
 
 EXAMPLES

@@ -15,8 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
-The storage may be in use. A first run reads all of it, later runs what was added since. In an instance's directory the
-storage is filestorage/Data.fs or var/filestorage/Data.fs, its blobs are in blobstorage beside filestorage; in a buildout
+The storage may be in use. A first run reads all of it, later runs what was added since. In an instance's directory the \
+storage is filestorage/Data.fs or var/filestorage/Data.fs, its blobs are in blobstorage beside filestorage; in a buildout \
 they are where parts/*/etc/zeo.conf says. Caches, locks, .old and .tmp files are not saved.
 
 EXAMPLES

@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-Of a whole snapshot, /etc becomes DIR/etc. Of a directory, its contents appear in DIR. Of a file, DIR/NAME. What is in
+Of a whole snapshot, /etc becomes DIR/etc. Of a directory, its contents appear in DIR. Of a file, DIR/NAME. What is in \
 the way is replaced; nothing else in DIR is touched unless --delete is given.
 
 EXAMPLES

@@ -26,8 +26,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::AtomicBool;
 
 const EXAMPLES: &str = "\
-First it is looked whether all that is needed is there; what stands in the way is named and nothing is touched. Then the dump
-is loaded into a new database under a temporary name, and an error ends it. Only then does that database get its name; with
+First it is looked whether all that is needed is there; what stands in the way is named and nothing is touched. Then the dump \
+is loaded into a new database under a temporary name, and an error ends it. Only then does that database get its name; with \
 --replace, the old one is renamed to NAME_before_YYYYMMDD_HHMMSS and kept.
 
 A snapshot of HOST/postgres-globals restores roles and tablespaces into the server.

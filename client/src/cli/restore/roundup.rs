@@ -19,10 +19,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-The tracker is restored beside DIR, checked, and takes its name when all of it is there. What was in DIR is kept as
-DIR.before-DATE-TIME. Parts that lay outside the home (a database directory, files behind a symlink) come back inside
-DIR, and config.ini names them there: what is restored shares nothing with a tracker that still works. A PostgreSQL
-tracker's database is loaded into NAME, which must not exist; PGHOST, PGPORT, PGUSER and PGPASSWORD, where they are set,
+The tracker is restored beside DIR, checked, and takes its name when all of it is there. What was in DIR is kept as \
+DIR.before-DATE-TIME. Parts that lay outside the home (a database directory, files behind a symlink) come back inside \
+DIR, and config.ini names them there: what is restored shares nothing with a tracker that still works. A PostgreSQL \
+tracker's database is loaded into NAME, which must not exist; PGHOST, PGPORT, PGUSER and PGPASSWORD, where they are set, \
 beat what config.ini says of the server.
 
 EXAMPLES

@@ -18,11 +18,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
-DIR is what the data directory of the instance was: DIR/filestorage/Data.fs and DIR/blobstorage. Both are restored beside
-what is there, looked through to the last transaction and the last blob, and only then swapped with it. What was there is
+DIR is what the data directory of the instance was: DIR/filestorage/Data.fs and DIR/blobstorage. Both are restored beside \
+what is there, looked through to the last transaction and the last blob, and only then swapped with it. What was there is \
 kept as Data.fs.before_YYYYMMDD_HHMMSS and blobstorage.before_YYYYMMDD_HHMMSS. Stop the ZEO server first.
 
---at takes a transaction id (16 hex digits), or a moment: 2026-11-21-10-20-30 (UTC) or 2026-11-21T10:20:30+01:00. Any
+--at takes a transaction id (16 hex digits), or a moment: 2026-11-21-10-20-30 (UTC) or 2026-11-21T10:20:30+01:00. Any \
 transaction of the snapshot will do, blobs of later ones are left out.
 
 EXAMPLES
