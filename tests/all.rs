@@ -34,6 +34,8 @@ mod roundup;
 
 mod server;
 
+mod sites;
+
 mod streams;
 
 mod torture;

@@ -24,6 +24,8 @@ const LIVE_PERCENT_MIN: u64 = 60;
 /// Packs below this share of the target length are merged once there are [`SMALL_PACKS_MIN`] of a class.
 const SMALL_PERCENT: u64 = 25;
 const SMALL_PACKS_MIN: usize = 10;
+/// Marks of a snapshot that is gone tell other sites, and this one, that it is gone on purpose; for this long.
+const TOMBSTONES_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 /// What an interrupted backup has stored is kept for the next run at most this long.
 const UNREFERENCED_KEPT: Duration = Duration::from_secs(24 * 3600);
 
@@ -33,6 +35,8 @@ pub struct PruneOptions {
     /// Nanoseconds since 1970.
     pub now: i64,
     pub dry_run: bool,
+    /// When the word that a snapshot is forgotten came in from another site: its grace does not begin before.
+    pub arrived: BTreeMap<SnapshotId, i64>,
 }
 
 /// What was done, or would be.
@@ -74,7 +78,7 @@ impl Repository {
             }
             other => other?,
         };
-        if options.dry_run { Ok(plan.outcome) } else { self.apply(plan) }
+        if options.dry_run { Ok(plan.outcome) } else { self.apply(plan, options.now) }
     }
 
     /// `fresh`: the index was just made from the packs, so what it does not know is not there. Unless this is a dry run, what
@@ -140,7 +144,8 @@ impl Repository {
         let (mut removed, mut roots) = (Vec::new(), Vec::new());
         for (id, snapshot) in self.snapshots()? {
             let state = states.get(&id).cloned().unwrap_or_default();
-            match state.forgotten.filter(|_| !state.pinned) {
+            let arrived = options.arrived.get(&id).copied().unwrap_or(i64::MIN);
+            match state.forgotten.filter(|_| !state.pinned).map(|time| time.max(arrived)) {
                 Some(time) if time.saturating_add(grace) <= options.now => {
                     removed.push(id);
                     continue;
@@ -166,7 +171,7 @@ impl Repository {
         Ok(by_snapshot.into_iter().map(|(id, marks)| (id, State::fold(&[], &marks))).collect())
     }
 
-    fn apply(&self, plan: Plan) -> Result<PruneOutcome> {
+    fn apply(&self, plan: Plan, now: i64) -> Result<PruneOutcome> {
         let mut outcome = plan.outcome;
         for id in &plan.removed {
             self.backend.delete(ObjectName::Snapshot(*id))?;
@@ -183,7 +188,7 @@ impl Repository {
         }
         outcome.packs_rewritten = copied.sources.len() as u64;
         outcome.packs_kept += (plan.rewrite.len() - copied.sources.len()) as u64;
-        self.remove_marks_without_snapshot()?;
+        self.remove_marks_without_snapshot(now)?;
         if self.index.has_damage()? {
             self.index.update_taint()?;
         }
@@ -191,12 +196,24 @@ impl Repository {
         Ok(outcome)
     }
 
-    fn remove_marks_without_snapshot(&self) -> Result<()> {
+    /// Once the last word about a snapshot that is gone is old enough.
+    fn remove_marks_without_snapshot(&self, now: i64) -> Result<()> {
         // In this order: a snapshot that appears meanwhile is no reason to remove its marks.
         let marks = self.marks()?;
         let snapshots: HashSet<SnapshotId> = self.snapshots()?.into_iter().map(|(id, _)| id).collect();
+        let horizon = now.saturating_sub(i64::try_from(TOMBSTONES_KEPT.as_nanos()).unwrap_or(i64::MAX));
+        let mut last: BTreeMap<SnapshotId, i64> = BTreeMap::new();
+        for (_, mark) in &marks {
+            if let Ok((mark, _)) = mark {
+                let time = last.entry(mark.snapshot).or_insert(mark.time);
+                *time = mark.time.max(*time);
+            }
+        }
         for (id, mark) in marks {
-            if mark.is_ok_and(|(mark, _)| !snapshots.contains(&mark.snapshot)) {
+            let is_over = |mark: &Mark| {
+                !snapshots.contains(&mark.snapshot) && last.get(&mark.snapshot).is_none_or(|time| *time < horizon)
+            };
+            if mark.is_ok_and(|(mark, _)| is_over(&mark)) {
                 self.backend.delete(ObjectName::Mark(id))?;
             }
         }

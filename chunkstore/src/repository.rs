@@ -8,6 +8,8 @@
 //! | `packer` | the packs being filled and what they hold | briefly, never across I/O |
 //! | the index's own | one SQLite connection | innermost |
 
+mod healing;
+
 mod leased;
 
 mod packer;
@@ -137,14 +139,6 @@ impl Repository {
         let pending = self.writing.as_ref().map_or((0, 0), |writing| lock(&writing.packer).pending());
         let (packs, bytes) = self.index.pack_totals()?;
         Ok((packs + pending.0, bytes + pending.1))
-    }
-
-    /// Blobs that are lost and that no equal content replaces.
-    pub fn lost_blobs(&self) -> Result<u64> {
-        if !self.index.has_damage()? {
-            return Ok(0);
-        }
-        Ok(self.index.lost()?.iter().filter(|lost| !lost.replaced).count() as u64)
     }
 
     /// Bytes of the records that can be reached from these, each once.

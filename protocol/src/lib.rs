@@ -17,6 +17,8 @@ pub mod push;
 
 pub mod fetch;
 
+pub mod replication;
+
 pub mod tls;
 
 pub mod connection;

@@ -23,6 +23,9 @@ pub const HEAD_LEN: usize = 5;
 pub const BATCH_MAX: usize = 4096;
 pub const NAMES_MAX: usize = 16_384;
 pub const FETCH_MAX: usize = 1024;
+pub const COPIES_MAX: usize = 512;
+pub const SITES_MAX: usize = 16;
+pub const SITE_BYTES_MAX: usize = 64;
 pub const SLOTS_MAX: usize = 32;
 pub const PATTERNS_MAX: usize = 64;
 pub const PATTERN_BYTES_MAX: usize = 255;
@@ -168,6 +171,20 @@ pub enum Message {
         snapshot: SnapshotId,
         received: i64,
     },
+    /// Answered once the names of snapshots, marks and key slots are others than those of this digest.
+    Watch([u8; 32]),
+    State([u8; 32]),
+    /// Which of these are wanted?
+    Offer(Vec<SnapshotId>),
+    Wanted(Vec<bool>),
+    /// Which blobs are lost?
+    Lacking,
+    Blobs(Vec<BlobId>),
+    /// The sender has these, durably.
+    Held(Vec<SnapshotId>),
+    /// At which sites are these?
+    Copies(Vec<SnapshotId>),
+    CopiesAnswer(Vec<Vec<String>>),
 }
 
 /// The type of a frame and the length of its body.

@@ -19,13 +19,17 @@ pub enum Verb {
     Alternate,
     Mark,
     ListKeys,
+    /// Add key slots.
+    AddKeys,
     ChangeKeys,
     Create,
     Statistics,
+    /// What only sites ask each other.
+    Replicate,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 11] = [
+    pub const ALL: [Verb; 13] = [
         Verb::Push,
         Verb::Commit,
         Verb::List,
@@ -34,9 +38,11 @@ impl Verb {
         Verb::Alternate,
         Verb::Mark,
         Verb::ListKeys,
+        Verb::AddKeys,
         Verb::ChangeKeys,
         Verb::Create,
         Verb::Statistics,
+        Verb::Replicate,
     ];
 
     fn text(self) -> &'static str {
@@ -48,9 +54,11 @@ impl Verb {
             Verb::Read | Verb::Alternate => "read data",
             Verb::Mark => "forget, pin or tag snapshots",
             Verb::ListKeys => "read key slots",
+            Verb::AddKeys => "add key slots",
             Verb::ChangeKeys => "change key slots",
             Verb::Create => "create the repository",
             Verb::Statistics => "see statistics",
+            Verb::Replicate => "replicate",
         }
     }
 }
@@ -64,9 +72,11 @@ pub fn allows(role: Role, verb: Verb) -> bool {
         Verb::Read => matches!(role, Restore | Admin | Replica),
         Verb::Alternate => true,
         Verb::Mark => matches!(role, Admin | Replica),
+        Verb::AddKeys => matches!(role, Admin | Replica),
         Verb::ChangeKeys => matches!(role, Admin),
-        Verb::Create => matches!(role, Backup | Admin),
+        Verb::Create => matches!(role, Backup | Admin | Replica),
         Verb::Statistics => matches!(role, Restore | Admin),
+        Verb::Replicate => matches!(role, Replica),
     }
 }
 
@@ -162,9 +172,11 @@ mod tests {
             (Verb::Alternate, [true, true, true, true]),
             (Verb::Mark, [false, false, true, true]),
             (Verb::ListKeys, [true, true, true, true]),
+            (Verb::AddKeys, [false, false, true, true]),
             (Verb::ChangeKeys, [false, false, true, false]),
-            (Verb::Create, [true, false, true, false]),
+            (Verb::Create, [true, false, true, true]),
             (Verb::Statistics, [false, true, true, false]),
+            (Verb::Replicate, [false, false, false, true]),
         ];
         assert_eq!(table.map(|(verb, _)| verb), Verb::ALL);
         for (verb, cells) in table {

@@ -5,14 +5,16 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::ledger::Kind;
 use crate::maintenance::{self, Job};
-use crate::registry::validate_name;
+use crate::registry::{chosen, validate_name};
 use crate::reload;
+use crate::replica::{self, Joining};
 use crate::settings::Settings;
 use crate::status;
 use crate::storage::{blocking, seconds};
 use protocol::connection::PORT;
 use protocol::identity::NodeId;
 use protocol::message::{PATTERN_BYTES_MAX, PATTERNS_MAX, Role};
+use protocol::replication::Limit;
 use protocol::token::Token;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -51,6 +53,24 @@ pub enum Request {
         dry_run: bool,
     },
     Status,
+    PeerJoin {
+        token: String,
+        own: Option<String>,
+        datasets: Vec<String>,
+        limits: Vec<String>,
+        delay_seconds: u64,
+    },
+    PeerList,
+    PeerRemove {
+        peer: String,
+    },
+    PeerPause {
+        peer: String,
+        paused: bool,
+    },
+    PeerCompare {
+        peer: Option<String>,
+    },
 }
 
 /// Asks the daemon.
@@ -115,7 +135,7 @@ async fn answer_one(hub: Arc<Hub>, stream: tokio::net::UnixStream) {
     let _ = writer.write_all(format!("{answer}\n").as_bytes()).await;
 }
 
-fn perform(hub: &Hub, request: Request) -> Result<Value> {
+fn perform(hub: &Arc<Hub>, request: Request) -> Result<Value> {
     match request {
         Request::RepositoryCreate { name } => {
             hub.registry.add_repository(&name, seconds())?;
@@ -132,6 +152,36 @@ fn perform(hub: &Hub, request: Request) -> Result<Value> {
         Request::Reload => reload::reload(hub),
         Request::Maintain { kind, repository, dry_run } => maintain(hub, kind, repository.as_deref(), dry_run),
         Request::Status => Ok(Value::from(status::report(hub)?.lines())),
+        Request::PeerJoin { token, own, datasets, limits, delay_seconds } => {
+            validate_patterns(&datasets)?;
+            let limits = limits.iter().map(|text| limit(text)).collect::<Result<_>>()?;
+            join(hub, &token, Joining { own, datasets, limits, delay: delay_seconds })
+        }
+        Request::PeerList => Ok(json!(hub.sites.figures())),
+        Request::PeerRemove { peer } => {
+            let peer = chosen(hub.registry.peers()?, &peer)?;
+            hub.registry.remove_peer(&peer)?;
+            hub.sites.changed.notify_one();
+            tracing::info!(address = peer.address, repository = peer.own, "peer removed");
+            Ok(json!({ "key": peer.key.to_string(), "address": peer.address, "repository": peer.own }))
+        }
+        Request::PeerPause { peer, paused } => {
+            let peer = chosen(hub.registry.peers()?, &peer)?;
+            hub.registry.pause_peer(&peer, paused)?;
+            hub.sites.changed.notify_one();
+            tracing::info!(address = peer.address, repository = peer.own, paused, "peer paused or resumed");
+            Ok(json!({ "address": peer.address, "repository": peer.own, "paused": paused }))
+        }
+        Request::PeerCompare { peer } => {
+            let peers = hub.registry.peers()?;
+            let peers = match peer {
+                Some(peer) => vec![chosen(peers, &peer)?],
+                None => peers,
+            };
+            let runtime = tokio::runtime::Handle::current();
+            let compared = peers.iter().map(|peer| runtime.block_on(replica::compare(hub, peer)));
+            Ok(json!(compared.collect::<Result<Vec<_>>>()?))
+        }
     }
 }
 
@@ -148,6 +198,25 @@ fn maintain(hub: &Hub, kind: Kind, named: Option<&str>, dry_run: bool) -> Result
         rows.push(json!({ "repository": name, "kind": kind, "dry_run": dry_run, "told": told, "failure": failure, "busy": busy }));
     }
     Ok(Value::from(rows))
+}
+
+fn limit(text: &str) -> Result<Limit> {
+    let reason = "expected bytes a second, as in 2M, or with hours, as in 08:00-18:00=500K";
+    Limit::from_text(text).ok_or_else(|| Error::argument(format!("--limit `{text}`"), reason))
+}
+
+/// This thread is one for blocking work; the network goes on beside it.
+fn join(hub: &Arc<Hub>, token: &str, joining: Joining) -> Result<Value> {
+    let token = Token::from_text(token)?;
+    let peer = tokio::runtime::Handle::current().block_on(replica::join(hub, &token, joining))?;
+    tracing::info!(address = peer.address, repository = peer.own, key = %peer.key, "peer joined");
+    Ok(json!({
+        "key": peer.key.to_string(),
+        "address": peer.address,
+        "repository": peer.own,
+        "remote_repository": peer.repository,
+        "own_key": hub.server.to_string(),
+    }))
 }
 
 fn repositories(hub: &Hub) -> Result<Value> {
@@ -172,15 +241,10 @@ fn invite(hub: &Hub, granted: Granted, expires_seconds: u64, address: Option<Str
     let number = Role::from_text(&role);
     let role = number
         .ok_or_else(|| Error::argument(format!("role `{role}`"), "expected backup, restore, admin or replica"))?;
-    if datasets.len() > PATTERNS_MAX {
-        return Err(Error::argument("--datasets", format!("more than {PATTERNS_MAX} patterns")));
-    }
-    for pattern in &datasets {
-        let bad = |reason: String| Error::argument(format!("--datasets `{pattern}`"), reason);
-        if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX || pattern.chars().any(char::is_control) {
-            return Err(bad("expected a pattern of 1 to 255 bytes".into()));
-        }
-        pattern_of(pattern).map_err(|error| bad(error.to_string()))?;
+    validate_patterns(&datasets)?;
+    if role == Role::Replica && hub.registry.peers()?.iter().any(|peer| peer.own == repository && peer.delay > 0) {
+        let reason = "this is a lagging site of it, which only takes; no other site may write to it here";
+        return Err(Error::argument(format!("repository {repository}"), reason));
     }
     let mut random = [0; 24];
     let failed = |error: getrandom::Error| Error::io("cannot read", "random numbers", std::io::Error::other(error));
@@ -206,6 +270,20 @@ fn invite(hub: &Hub, granted: Granted, expires_seconds: u64, address: Option<Str
         "address": token.address,
         "server_key": hub.server.to_string(),
     }))
+}
+
+fn validate_patterns(datasets: &[String]) -> Result<()> {
+    if datasets.len() > PATTERNS_MAX {
+        return Err(Error::argument("--datasets", format!("more than {PATTERNS_MAX} patterns")));
+    }
+    for pattern in datasets {
+        let bad = |reason: String| Error::argument(format!("--datasets `{pattern}`"), reason);
+        if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX || pattern.chars().any(char::is_control) {
+            return Err(bad("expected a pattern of 1 to 255 bytes".into()));
+        }
+        pattern_of(pattern).map_err(|error| bad(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Where clients are to look for this server.

@@ -15,6 +15,7 @@ use crate::metrics;
 use crate::notify::Notify;
 use crate::registry::Registry;
 use crate::reload;
+use crate::replica;
 use crate::settings::{DEFAULT_FILE, Settings};
 use crate::storage::blocking;
 use clap::{Parser, Subcommand};
@@ -73,7 +74,7 @@ pub enum Verb {
     /// Print a token that lets one machine in
     #[command(
         after_help = "EXAMPLES\n  nightkeepd invite --repository office --role backup --datasets 'www/*' --expires 1h\n  \
-        nightkeepd invite --repository office --role admin"
+        nightkeepd invite --repository office --role admin\n  nightkeepd invite --repository office --role replica"
     )]
     Invite(Invite),
     /// How things stand: repositories, datasets, sessions, jobs, damage
@@ -99,6 +100,55 @@ pub enum Verb {
     /// The machines that may come in
     #[command(subcommand)]
     Clients(ClientsVerb),
+    /// Other sites that keep the same repositories
+    #[command(subcommand)]
+    Peer(PeerVerb),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum PeerVerb {
+    /// Keep a repository equal with another site, which invited with --role replica
+    #[command(
+        after_help = "EXAMPLES\n  nightkeepd peer join nk1aeaq...\n  nightkeepd peer join nk1aeaq... --limit 08:00-18:00=500K\n  \
+        nightkeepd peer join nk1aeaq... --delay 7d"
+    )]
+    Join(Join),
+    /// Show them, and how far they are behind
+    #[command(after_help = "EXAMPLES\n  nightkeepd peer list\n  nightkeepd --json peer list")]
+    List,
+    /// Leave one; what it brought stays
+    #[command(after_help = "EXAMPLES\n  nightkeepd peer remove b.example.org:4747")]
+    Remove {
+        /// Its address, the beginning of its key, or the repository
+        peer: String,
+    },
+    /// Leave one alone for now
+    #[command(after_help = "EXAMPLES\n  nightkeepd peer pause b.example.org:4747")]
+    Pause { peer: String },
+    /// Go on
+    #[command(after_help = "EXAMPLES\n  nightkeepd peer resume b.example.org:4747")]
+    Resume { peer: String },
+    /// Compare both catalogues; ends with 1 if they are not equal
+    #[command(after_help = "EXAMPLES\n  nightkeepd peer compare\n  nightkeepd peer compare b.example.org:4747")]
+    Compare { peer: Option<String> },
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Join {
+    /// What `nightkeepd invite --role replica` printed at the other site
+    token: String,
+    /// The repository here, if it is not to have the same name
+    #[arg(long = "as", value_name = "NAME")]
+    own: Option<String>,
+    /// Datasets to keep equal, HOST/KIND/NAME with * and ?; all without it
+    #[arg(long, value_name = "GLOB")]
+    datasets: Vec<String>,
+    /// Bytes a second, always or in these hours of local time; of several the first that fits
+    #[arg(long, value_name = "[HH:MM-HH:MM=]RATE")]
+    limit: Vec<String>,
+    /// Only take, and apply deletions so much later: 7d
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    delay: Option<u64>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -128,7 +178,7 @@ pub enum RepositoryVerb {
 pub struct Invite {
     #[arg(long, value_name = "NAME")]
     repository: String,
-    /// backup: new snapshots, reads and deletes nothing. restore: reads. admin: both, and forget, tags, keys
+    /// backup: new snapshots, reads and deletes nothing. restore: reads. admin: both, and forget, tags, keys. replica: another site
     #[arg(long, value_name = "ROLE")]
     role: String,
     /// Datasets that this is about, HOST/KIND/NAME with * and ?; all without it
@@ -227,7 +277,88 @@ pub fn run(cli: &Cli) -> Result<()> {
                 format!("Revoked {} ({}); {closed} connections closed.", text(&answer, "name"), text(&answer, "key"));
             tell(cli, &answer, &[line])
         }
+        Verb::Peer(verb) => peer(cli, verb),
     }
+}
+
+fn peer(cli: &Cli, verb: &PeerVerb) -> Result<()> {
+    let named = |answer: &Value| format!("{} ({})", text(answer, "address"), text(answer, "repository"));
+    match verb {
+        PeerVerb::Join(arguments) => {
+            let request = Request::PeerJoin {
+                token: arguments.token.clone(),
+                own: arguments.own.clone(),
+                datasets: arguments.datasets.clone(),
+                limits: arguments.limit.clone(),
+                delay_seconds: arguments.delay.unwrap_or(0),
+            };
+            let answer = ask(cli, &request)?;
+            let keys = format!("Its key: {}\nOurs:    {}", text(&answer, "key"), text(&answer, "own_key"));
+            tell(cli, &answer, &[format!("Joined {}.", named(&answer)), keys])
+        }
+        PeerVerb::List => tell_rows(cli, &ask(cli, &Request::PeerList)?, &peer_line),
+        PeerVerb::Remove { peer } => {
+            let answer = ask(cli, &Request::PeerRemove { peer: peer.clone() })?;
+            tell(
+                cli,
+                &answer,
+                &[format!("Left {}. There, `nightkeepd clients revoke` shuts this site out.", named(&answer))],
+            )
+        }
+        PeerVerb::Pause { peer } | PeerVerb::Resume { peer } => {
+            let paused = matches!(verb, PeerVerb::Pause { .. });
+            let answer = ask(cli, &Request::PeerPause { peer: peer.clone(), paused })?;
+            tell(cli, &answer, &[format!("{} {}.", if paused { "Paused" } else { "Resumed" }, named(&answer))])
+        }
+        PeerVerb::Compare { peer } => {
+            let answer = ask(cli, &Request::PeerCompare { peer: peer.clone() })?;
+            tell_rows(cli, &answer, &comparison_lines)?;
+            let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+            match rows.iter().find(|row| row.get("equal") != Some(&Value::Bool(true))) {
+                None => Ok(()),
+                Some(row) => Err(Error::argument(named(row), "the catalogues differ")),
+            }
+        }
+    }
+}
+
+fn peer_line(row: &Value) -> String {
+    let (lag, bytes, age) = (number(row, "lag_snapshots"), number(row, "lag_bytes"), number(row, "lag_seconds"));
+    let mut line = format!(
+        "{}  {}  {:<10} {lag} snapshots, {bytes} bytes, {age} s behind; {} bytes/s",
+        text(row, "address"),
+        text(row, "repository"),
+        text(row, "state"),
+        number(row, "bytes_per_second")
+    );
+    if let Some(left) = row.get("seconds_left").and_then(Value::as_u64).filter(|_| lag > 0) {
+        line.push_str(&format!(", {left} s to go"));
+    }
+    let problem = text(row, "problem");
+    if problem.is_empty() { line } else { format!("{line}\n  {problem}") }
+}
+
+fn comparison_lines(row: &Value) -> String {
+    let mut lines = vec![format!("{}  {}", text(row, "address"), text(row, "repository"))];
+    let common = number(row, "snapshots");
+    if row.get("equal") == Some(&Value::Bool(true)) {
+        lines.push(format!("  equal: {common} snapshots"));
+        return lines.join("\n");
+    }
+    lines.push(format!("  {common} snapshots at both"));
+    for (key, place) in [("missing_here", "here"), ("missing_there", "there")] {
+        let missing = row.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        lines.extend(missing.map(|id| format!("  missing {place}: snapshot {id}")));
+    }
+    for (what, key) in [("marks", "marks"), ("key slots", "key_slots")] {
+        for place in ["here", "there"] {
+            let count = number(row, &format!("{key}_missing_{place}"));
+            if count > 0 {
+                lines.push(format!("  missing {place}: {count} {what}"));
+            }
+        }
+    }
+    lines.join("\n")
 }
 
 fn ask(cli: &Cli, request: &Request) -> Result<Value> {
@@ -317,9 +448,11 @@ fn serve(cli: &Cli) -> Result<()> {
         if let Some(metrics) = metrics::bind(settings).await {
             tokio::spawn(metrics::serve(Arc::clone(&hub), metrics));
         }
+        let replication = tokio::spawn(replica::run(Arc::clone(&hub), Arc::new(key)));
         hub.notify.ready();
         listener::run(Arc::clone(&hub), listener, stop_signal(Arc::clone(&hub))).await;
         administration.abort();
+        replication.abort();
         maintenance.abort();
         hangups.abort();
         Ok(())

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::ledger::{Kind, Ledger};
 use crate::notify::Notify;
+use crate::peer::Sites;
 use crate::registry::Registry;
 use crate::settings::Settings;
 use crate::storage::{Storage, seconds};
@@ -67,6 +68,7 @@ pub struct Hub {
     visits: Mutex<BTreeMap<u64, Arc<Visit>>>,
     pub registry: Registry,
     pub storage: Storage,
+    pub sites: Arc<Sites>,
     /// KiB of records that may wait to be stored.
     pub waiting: Arc<Semaphore>,
     live: Mutex<HashMap<NodeId, Vec<(u64, Connection)>>>,
@@ -109,6 +111,7 @@ impl Hub {
             visits: Mutex::default(),
             registry,
             storage: Storage::default(),
+            sites: Arc::default(),
             waiting: Arc::new(Semaphore::new(waiting.clamp(64 << 10, Semaphore::MAX_PERMITS))),
             live: Mutex::default(),
             serial: Mutex::default(),

@@ -25,6 +25,8 @@ pub mod retention;
 
 pub mod storage;
 
+pub mod peer;
+
 pub mod hub;
 
 pub mod quota;
@@ -40,6 +42,8 @@ pub mod status;
 pub mod metrics;
 
 pub mod reload;
+
+pub mod replica;
 
 pub mod admin;
 

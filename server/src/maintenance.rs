@@ -115,7 +115,7 @@ fn collect(hub: &Hub, shelf: &Shelf, dry_run: bool) -> Result<Value> {
     let own = Duration::from_secs(repository.configuration().grace_seconds);
     let grace = hub.current().maintenance.grace.unwrap_or(own);
     let grace = if is_trusted { grace } else { Duration::MAX };
-    let options = PruneOptions { grace, now: nanoseconds(), dry_run };
+    let options = PruneOptions { grace, now: nanoseconds(), dry_run, arrived: hub.registry.arrived(&shelf.name)? };
     let outcome = repository.prune(Believed::Server(hub.server.0), &options)?;
     if !dry_run {
         hub.registry.remove_receipts(&shelf.name, &outcome.snapshots_removed)?;

@@ -2,6 +2,10 @@
 //!
 //! [`Roll`] is the part that a handshake asks; it lives in memory and follows the database.
 
+mod peers;
+
+pub use peers::{Peer, chosen};
+
 use crate::access::Grant;
 use crate::error::{Error, Result};
 use chunkstore::id::SnapshotId;
@@ -110,6 +114,7 @@ impl Registry {
                 return Err(Error::argument(file.display().to_string(), reason));
             }
         }
+        connection.execute_batch(peers::SCHEMA)?;
         let registry = Registry { connection: Mutex::new(connection), roll: Arc::default() };
         registry.refresh(&registry.lock())?;
         Ok(registry)

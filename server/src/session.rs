@@ -4,6 +4,8 @@ mod push;
 
 mod request;
 
+mod site;
+
 use crate::access::Access;
 use crate::hub::{Hub, Visit};
 use crate::quota::{self, Applicant};
@@ -11,7 +13,7 @@ use crate::storage::{Shelf, blocking, seconds};
 use chunkstore::repository::Leased;
 use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::identity::NodeId;
-use protocol::message::{Code, Message, Refusal, VERSION};
+use protocol::message::{Code, Message, Refusal, Role, VERSION};
 use protocol::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +35,7 @@ pub struct Session {
     /// Like no other of this process.
     number: u64,
     /// What the client calls itself.
-    name: String,
+    pub name: String,
     visit: Arc<Visit>,
 }
 
@@ -76,6 +78,7 @@ pub async fn serve(hub: &Arc<Hub>, connection: &Connection) {
         Err(_) => return connection.close(Close::TooSlow, "no greeting"),
     };
     tracing::info!(%client, %address, name = session.access.client, repository = session.shelf.name, "session begins");
+    let _attendance = session.access.has(Role::Replica).then(|| hub.sites.attend(client, &session.shelf.name));
     let mut exchanges = JoinSet::new();
     let error = loop {
         tokio::select! {
@@ -177,6 +180,11 @@ async fn exchange(session: Arc<Session>, connection: Connection, mut writer: Wri
     let outcome = async {
         match reader.expect().await? {
             Message::Push => push::serve(&session, writer, reader).await,
+            Message::Watch(seen) => {
+                site::watch(&session, &mut writer, seen).await?;
+                writer.finish();
+                Ok(())
+            }
             request => {
                 request::serve(&session, &mut writer, request).await?;
                 writer.finish();

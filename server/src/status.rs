@@ -157,7 +157,7 @@ fn held(hub: &Hub, name: &str, repository: &mut Repository) -> Result<Holdings> 
     let shelf = hub.storage.shelf(name, &hub.settings.repositories().join(name));
     let store = shelf.store()?;
     (repository.packs, repository.stored_bytes) = store.pack_totals()?;
-    repository.lost_blobs = store.lost_blobs()?;
+    repository.lost_blobs = store.lost_blobs()?.len() as u64;
     let holdings = holdings(hub, &shelf, &store)?;
     repository.damaged_snapshots = holdings.damaged;
     repository.snapshots = present(&holdings).count() as u64;

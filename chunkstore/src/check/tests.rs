@@ -270,7 +270,12 @@ fn a_damaged_pack_goes_with_the_prune_once_its_content_is_stored_again() {
     small_backup(&world, "one");
     let outcome = check(&world, ReadData::All).unwrap();
     assert!(!outcome.findings.is_empty() && outcome.findings.iter().all(|finding| !finding.lost), "{outcome:?}");
-    let options = crate::gc::PruneOptions { grace: std::time::Duration::ZERO, now: i64::MAX / 2, dry_run: false };
+    let options = crate::gc::PruneOptions {
+        grace: std::time::Duration::ZERO,
+        now: i64::MAX / 2,
+        dry_run: false,
+        arrived: Default::default(),
+    };
     world.write(0).unwrap().prune(crate::mark::Believed::Key(&world.keys.write, None), &options).unwrap();
     assert!(world.backend.get(data).is_err(), "the damaged pack is gone");
     assert_eq!(read_large(&world, &first).unwrap(), expected("one"));

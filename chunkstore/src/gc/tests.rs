@@ -226,7 +226,7 @@ fn a_server_obeys_its_own_words_and_no_other_servers() {
     repository.mark(&mark.sign(&server).unwrap()).unwrap();
     let removed = |believed| {
         let now = 30 * DAY * 1_000_000_000;
-        let options = PruneOptions { grace: Duration::ZERO, now, dry_run: true };
+        let options = PruneOptions { grace: Duration::ZERO, now, dry_run: true, arrived: Default::default() };
         repository.prune(believed, &options).unwrap().snapshots_removed
     };
     assert!(removed(Believed::Server([1; 32])).is_empty());

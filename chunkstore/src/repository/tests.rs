@@ -130,8 +130,12 @@ impl World {
     }
 
     pub fn prune(&self, repository: &Repository, now: i64, grace: i64) -> Result<PruneOutcome> {
-        let options =
-            PruneOptions { grace: Duration::from_secs(grace.unsigned_abs()), now: now * 1_000_000_000, dry_run: false };
+        let options = PruneOptions {
+            grace: Duration::from_secs(grace.unsigned_abs()),
+            now: now * 1_000_000_000,
+            dry_run: false,
+            arrived: Default::default(),
+        };
         repository.prune(Believed::Key(&self.keys.write, None), &options)
     }
 
@@ -385,8 +389,31 @@ fn forgotten_snapshots_stay_for_their_grace_and_pinned_ones_longer() {
     let outcome = world.prune(&repository, 20 * DAY, 14 * DAY).unwrap();
     assert_eq!(outcome.snapshots_removed, [first.id]);
     assert_eq!(world.committed().len(), 1);
-    assert!(repository.marks().unwrap().is_empty(), "marks go with their snapshot");
+    assert_eq!(repository.marks().unwrap().len(), 3, "they tell other sites");
+    world.prune(&repository, 399 * DAY, 14 * DAY).unwrap();
+    assert_eq!(repository.marks().unwrap().len(), 3);
+    world.prune(&repository, 401 * DAY, 14 * DAY).unwrap();
+    assert!(repository.marks().unwrap().is_empty(), "in the end they go too");
     assert_eq!(world.restore(&repository, &second).unwrap(), 5);
+}
+
+#[test]
+fn the_grace_of_a_word_from_afar_begins_when_it_arrives() {
+    let world = World::new();
+    let repository = world.write(0).unwrap();
+    let snapshot = world.backup(&repository, 1, 5).unwrap();
+    world.forget(&repository, &snapshot, 0).unwrap();
+    let mut options = PruneOptions {
+        grace: Duration::from_secs(14 * 86_400),
+        now: 33 * 86_400 * 1_000_000_000,
+        dry_run: false,
+        arrived: [(snapshot.id, 20 * 86_400 * 1_000_000_000)].into(),
+    };
+    let outcome = repository.prune(Believed::Key(&world.keys.write, None), &options).unwrap();
+    assert_eq!(outcome.snapshots_in_grace, [(snapshot.id, 34 * 86_400 * 1_000_000_000)]);
+    options.now = 34 * 86_400 * 1_000_000_000;
+    let outcome = repository.prune(Believed::Key(&world.keys.write, None), &options).unwrap();
+    assert_eq!(outcome.snapshots_removed, [snapshot.id]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use chunkstore::gc::{PruneOptions, PruneOutcome};
 use chunkstore::id::SnapshotId;
 use chunkstore::mark::Believed;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -42,7 +43,7 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
 pub fn perform(console: &Console, session: &Session, grace: Option<Duration>, dry_run: bool) -> Result<Exit> {
     let grace = grace.unwrap_or(Duration::from_secs(session.configuration().grace_seconds));
     let history = session.history()?;
-    let options = PruneOptions { grace, now: clock::now(), dry_run };
+    let options = PruneOptions { grace, now: clock::now(), dry_run, arrived: BTreeMap::new() };
     let repository =
         session.here("prune", "`nightkeepd gc` frees the space of what was forgotten, on a schedule or on demand")?;
     let outcome = repository.prune(Believed::Key(&session.keys.write, None), &options)?;

@@ -8,6 +8,7 @@ use crate::session::Session;
 use chunkstore::gc::PruneOptions;
 use chunkstore::id::SnapshotId;
 use chunkstore::mark::{Action, Believed};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How many snapshots were forgotten and how many stay.
@@ -39,7 +40,7 @@ pub fn forget(session: &Session, policy: &Policy, datasets: &[&str]) -> Result<(
 /// Bytes that were freed.
 pub fn prune(session: &Session) -> Result<u64> {
     let grace = Duration::from_secs(session.configuration().grace_seconds);
-    let options = PruneOptions { grace, now: clock::now(), dry_run: false };
+    let options = PruneOptions { grace, now: clock::now(), dry_run: false, arrived: BTreeMap::new() };
     Ok(session
         .here("prune", "leave `prune` out of the job: the server frees space by itself")?
         .prune(Believed::Key(&session.keys.write, None), &options)?

@@ -1,9 +1,9 @@
 //! Bodies of frames: the table of `docs/protocol.md`, section 7, as code. Encoding and decoding stand side by side.
 
 use super::{
-    BATCH_MAX, CAPSULE_BYTES_MAX, CONFIGURATION_BYTES_MAX, Code, FETCH_MAX, FRAME_BYTES_MAX, Message, NAMES_MAX,
-    ObjectKind, PATTERN_BYTES_MAX, PATTERNS_MAX, PROGRAM_BYTES_MAX, REPOSITORY_BYTES_MAX, Refusal, Role,
-    SLOT_BYTES_MAX, SLOTS_MAX, STORE_BYTES_MAX, TEXT_BYTES_MAX,
+    BATCH_MAX, CAPSULE_BYTES_MAX, CONFIGURATION_BYTES_MAX, COPIES_MAX, Code, FETCH_MAX, FRAME_BYTES_MAX, Message,
+    NAMES_MAX, ObjectKind, PATTERN_BYTES_MAX, PATTERNS_MAX, PROGRAM_BYTES_MAX, REPOSITORY_BYTES_MAX, Refusal, Role,
+    SITE_BYTES_MAX, SITES_MAX, SLOT_BYTES_MAX, SLOTS_MAX, STORE_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use chunkstore::Result;
 use chunkstore::coding::{Decoder, Encoder};
@@ -53,6 +53,15 @@ fn entry(message: &Message) -> (u8, &'static str) {
         Message::Committed { .. } => (44, "Committed"),
         Message::Flushed(_) => (45, "Flushed"),
         Message::Lost { .. } => (46, "Lost"),
+        Message::Watch(_) => (64, "Watch"),
+        Message::State(_) => (65, "State"),
+        Message::Offer(_) => (66, "Offer"),
+        Message::Wanted(_) => (67, "Wanted"),
+        Message::Lacking => (68, "Lacking"),
+        Message::Blobs(_) => (69, "Blobs"),
+        Message::Held(_) => (70, "Held"),
+        Message::Copies(_) => (71, "Copies"),
+        Message::CopiesAnswer(_) => (72, "CopiesAnswer"),
     }
 }
 
@@ -87,14 +96,29 @@ pub fn encode(message: &Message, bytes: &mut Vec<u8>) {
             });
         }
         Message::Known(tags) => list(&mut e, tags.iter().map(|tag| &tag.0[..])),
-        Message::Present(ids) | Message::Arrange(ids) | Message::Read(ids) => {
+        Message::Present(ids) | Message::Arrange(ids) | Message::Read(ids) | Message::Blobs(ids) => {
             list(&mut e, ids.iter().map(|id| &id.0[..]));
+        }
+        Message::Offer(ids) | Message::Held(ids) | Message::Copies(ids) => {
+            list(&mut e, ids.iter().map(|id| &id.0[..]));
+        }
+        Message::Watch(digest) | Message::State(digest) => {
+            e.raw(digest);
+        }
+        Message::CopiesAnswer(answers) => {
+            e.varint(answers.len() as u64);
+            for sites in answers {
+                e.varint(sites.len() as u64);
+                sites.iter().for_each(|site| {
+                    e.bytes(site.as_bytes());
+                });
+            }
         }
         Message::KnownAnswer(answers) => {
             e.varint(answers.len() as u64);
             answers.iter().for_each(|answer| option(&mut e, *answer));
         }
-        Message::PresentAnswer(answers) => {
+        Message::PresentAnswer(answers) | Message::Wanted(answers) => {
             e.varint(answers.len() as u64);
             answers.iter().for_each(|answer| {
                 e.u8(u8::from(*answer));
@@ -154,7 +178,12 @@ pub fn encode(message: &Message, bytes: &mut Vec<u8>) {
         Message::Committed { snapshot, received } => {
             e.raw(&snapshot.0).i64(*received);
         }
-        Message::Generation | Message::Done | Message::Statistics | Message::Push | Message::Flush => {}
+        Message::Generation
+        | Message::Done
+        | Message::Statistics
+        | Message::Push
+        | Message::Flush
+        | Message::Lacking => {}
     }
     *bytes = e.bytes;
 }
@@ -173,6 +202,7 @@ pub fn decode(number: u8, body: Vec<u8>) -> Result<Message> {
     let message = match number {
         1..=5 => decode_greeting(number, &mut d)?,
         24..=31 => decode_object(number, &mut d)?,
+        64..=72 => decode_site(number, &mut d)?,
         _ => decode_blob(number, &mut d)?,
     };
     d.finish()?;
@@ -279,6 +309,34 @@ fn decode_blob(number: u8, d: &mut Decoder<'_>) -> Result<Message> {
         45 => Message::Flushed(d.u64()?),
         46 => Message::Lost { id: BlobId(d.array()?), refusal: decode_refusal(d)? },
         _ => return Err(unknown(number, d)),
+    })
+}
+
+fn decode_site(number: u8, d: &mut Decoder<'_>) -> Result<Message> {
+    let snapshots = |d: &mut Decoder<'_>, limit: usize| -> Result<Vec<SnapshotId>> {
+        let count = d.count(limit, 32, "snapshots")?;
+        (0..count).map(|_| d.array().map(SnapshotId)).collect()
+    };
+    Ok(match number {
+        64 => Message::Watch(d.array()?),
+        65 => Message::State(d.array()?),
+        66 => Message::Offer(snapshots(d, BATCH_MAX)?),
+        67 => {
+            let count = d.count(BATCH_MAX, 1, "answers")?;
+            Message::Wanted((0..count).map(|_| flag(d)).collect::<Result<_>>()?)
+        }
+        68 => Message::Lacking,
+        69 => Message::Blobs(ids(d)?),
+        70 => Message::Held(snapshots(d, BATCH_MAX)?),
+        71 => Message::Copies(snapshots(d, COPIES_MAX)?),
+        _ => {
+            let mut answers = Vec::new();
+            for _ in 0..d.count(COPIES_MAX, 1, "answers")? {
+                let count = d.count(SITES_MAX, 1, "sites")?;
+                answers.push((0..count).map(|_| text(d, SITE_BYTES_MAX, "site")).collect::<Result<_>>()?);
+            }
+            Message::CopiesAnswer(answers)
+        }
     })
 }
 

@@ -85,6 +85,15 @@ fn golden() -> Vec<(Message, String)> {
             Message::Lost { id: id(0x11), refusal: refusal() },
             format!("320000002e {eleven} 0400 0b7765622f66696c65732f78 026e6f"),
         ),
+        (Message::Watch([0x11; 32]), format!("2100000040 {eleven}")),
+        (Message::State([0x22; 32]), format!("2100000041 {a22}")),
+        (Message::Offer(vec![SnapshotId([0x11; 32])]), format!("2200000042 01 {eleven}")),
+        (Message::Wanted(vec![true, false]), "0400000043 02 01 00".into()),
+        (Message::Lacking, "0100000044".into()),
+        (Message::Blobs(vec![id(0x22)]), format!("2200000045 01 {a22}")),
+        (Message::Held(vec![SnapshotId([0x22; 32])]), format!("2200000046 01 {a22}")),
+        (Message::Copies(vec![SnapshotId([0x11; 32])]), format!("2200000047 01 {eleven}")),
+        (Message::CopiesAnswer(vec![vec![], vec!["a".into(), "bc".into()]]), "0900000048 02 00 02 0161 026263".into()),
     ];
     rows.into_iter().map(|(message, text)| (message, text.replace(' ', ""))).collect()
 }
@@ -107,7 +116,7 @@ fn every_message_has_its_golden_bytes() {
     }
     let mut numbers: Vec<u8> = golden.iter().map(|(message, _)| message.frame()[4]).collect();
     numbers.sort_unstable();
-    let expected: Vec<u8> = (1..=5).chain(16..=46).collect();
+    let expected: Vec<u8> = (1..=5).chain(16..=46).chain(64..=72).collect();
     assert_eq!(numbers, expected, "each type once");
 }
 
@@ -182,6 +191,17 @@ fn lengths_have_their_limits() {
     refused(Message::Groups(vec![vec![0], vec![0]]));
     refused(Message::Groups(vec![vec![1]]));
     refused(Message::Object(vec![0; FRAME_BYTES_MAX]));
+    let snapshots = |count: usize| vec![SnapshotId([0; 32]); count];
+    refused(Message::Offer(snapshots(BATCH_MAX + 1)));
+    refused(Message::Held(snapshots(BATCH_MAX + 1)));
+    refused(Message::Copies(snapshots(COPIES_MAX + 1)));
+    refused(Message::Wanted(vec![false; BATCH_MAX + 1]));
+    refused(Message::Blobs(vec![id(0); BATCH_MAX + 1]));
+    refused(Message::CopiesAnswer(vec![vec![]; COPIES_MAX + 1]));
+    refused(Message::CopiesAnswer(vec![vec![String::new(); SITES_MAX + 1]]));
+    refused(Message::CopiesAnswer(vec![vec!["x".repeat(SITE_BYTES_MAX + 1)]]));
+    let full = Message::CopiesAnswer(vec![vec!["x".repeat(SITE_BYTES_MAX); SITES_MAX]; COPIES_MAX]);
+    assert_eq!(decode(&full.frame()).unwrap(), full, "the largest fits a frame");
 }
 
 #[test]

@@ -9,7 +9,9 @@ use chunkstore::snapshot::Snapshot;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-const CAPSULES_MAX: usize = 64;
+/// Of one stream; and their bytes.
+const CAPSULES_MAX: usize = 8192;
+const CAPSULE_BYTES_MAX: usize = 16 << 20;
 
 /// What a frame asks for.
 pub enum Step {
@@ -24,6 +26,7 @@ pub struct Receiver {
     repository: RepositoryId,
     bytes_max: u64,
     capsules: HashMap<CapsuleId, Arc<Capsule>>,
+    capsule_bytes: usize,
     /// Put and not durable yet, in order.
     pending: VecDeque<(BlobId, u64)>,
     pending_bytes: u64,
@@ -36,6 +39,7 @@ impl Receiver {
             repository,
             bytes_max,
             capsules: HashMap::new(),
+            capsule_bytes: 0,
             pending: VecDeque::new(),
             pending_bytes: 0,
             durable: 0,
@@ -48,7 +52,8 @@ impl Receiver {
         match message {
             Message::CapsuleObject(bytes) => {
                 let capsule = Capsule::parse(bytes, &self.repository).map_err(refused)?;
-                if self.capsules.len() >= CAPSULES_MAX {
+                self.capsule_bytes += capsule.bytes.len();
+                if self.capsules.len() >= CAPSULES_MAX || self.capsule_bytes > CAPSULE_BYTES_MAX {
                     return Err(Error::violation("too many capsules in one stream"));
                 }
                 self.capsules.insert(capsule.id, Arc::new(capsule));

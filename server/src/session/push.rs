@@ -211,6 +211,7 @@ impl Storing<'_> {
         self.store.commit(snapshot).map_err(|error| self.refused(&error))?;
         self.is_dirty = false;
         let (registry, repository) = (&self.session.hub.registry, &self.session.shelf.name);
+        self.session.hub.sites.touch(repository);
         let receipt = registry.receipt(repository, snapshot.id, &summary.dataset, self.session.client, nanoseconds());
         // It is committed whatever happens to the note about it.
         let received = receipt.unwrap_or_else(|error| {

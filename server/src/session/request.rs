@@ -1,6 +1,6 @@
 //! Every exchange but a push: checked, done beside the network, answered.
 
-use super::{Session, refusal_of};
+use super::{Session, refusal_of, site};
 use crate::access::Verb;
 use crate::storage::blocking;
 use chunkstore::backend::{self, ObjectName};
@@ -38,7 +38,10 @@ fn answer(session: &Session, request: Message) -> Result<Answer> {
         Message::List { kind: ObjectKind::KeySlot, .. } => Verb::ListKeys,
         Message::List { .. } => Verb::List,
         Message::Store { kind: ObjectKind::Mark, .. } => Verb::Mark,
-        Message::Store { kind: ObjectKind::KeySlot, .. } | Message::Remove(_) => Verb::ChangeKeys,
+        Message::Store { kind: ObjectKind::KeySlot, .. } => Verb::AddKeys,
+        Message::Remove(_) => Verb::ChangeKeys,
+        Message::Offer(_) | Message::Lacking | Message::Held(_) => Verb::Replicate,
+        Message::Copies(_) => Verb::List,
         Message::Create { .. } => Verb::Create,
         Message::Arrange(_) => Verb::Read,
         Message::Capsule(_) => Verb::Capsule,
@@ -95,16 +98,25 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
                 let dataset = shelf.dataset(&store, mark.snapshot);
                 session.access.check_dataset(Verb::Mark, dataset.as_deref().unwrap_or("?")).map_err(Fault::Refused)?;
             }
-            store.mark(&bytes)?;
+            if session.access.has(Role::Replica) {
+                site::accept_mark(session, &bytes)?;
+            } else {
+                store.mark(&bytes)?;
+            }
+            session.hub.sites.touch(&shelf.name);
             Message::Done
         }
         Message::Store { kind: ObjectKind::KeySlot, bytes } => {
             let id = key::slot::name_of(&bytes, store.configuration())?;
+            if session.access.has(Role::Replica) && site::refuses_slot(session, id)? {
+                return Ok(Message::Done);
+            }
             if store.backend().get(ObjectName::KeySlot(id)).is_ok_and(|there| there != bytes) {
                 let reason = "there is another one of this id";
                 return Err(chunkstore::Error::invalid(format!("key slot {id}"), reason).into());
             }
             store.backend().put(ObjectName::KeySlot(id), &bytes)?;
+            session.hub.sites.touch(&shelf.name);
             tracing::info!(client = session.access.client, repository = shelf.name, slot = %id, "key slot added");
             Message::Done
         }
@@ -114,6 +126,7 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
                 Err(chunkstore::Error::Missing { .. }) => {}
                 removed => removed?,
             }
+            site::note_removed_slot(session, id);
             tracing::info!(client = session.access.client, repository = shelf.name, slot = %id, "key slot removed");
             Message::Done
         }
@@ -122,6 +135,10 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
             let groups = store.arrange(&ids)?;
             Message::Groups(groups.into_iter().map(|group| group.into_iter().map(position).collect()).collect())
         }
+        Message::Offer(ids) => Message::Wanted(crate::peer::wanted(&store, &ids)?),
+        Message::Lacking => site::lacking(session, &store)?,
+        Message::Held(ids) => site::held(session, &ids)?,
+        Message::Copies(ids) => site::copies(session, &store, &ids)?,
         Message::Capsule(id) => Message::CapsuleObject(store.capsule(id)?.bytes),
         Message::Statistics => {
             let found = store.statistics()?;
