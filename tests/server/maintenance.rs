@@ -450,6 +450,36 @@ fn a_collection_that_is_killed_harms_nothing() {
     assert_eq!(house.snapshots().len(), 1);
 }
 
+/// A job that takes long is seen, keeps others from its repository and no backup, and does not hold up a stop.
+#[test]
+fn a_slow_job_is_alone_and_stops_with_the_server() {
+    let mut appliance = Appliance::new();
+    let house = appliance.founder();
+    let source = house.directory("source");
+    fill(&source, 34, 1);
+    let snapshot = house.backup(&source);
+    appliance.configure("http = \"off\"\n[maintenance]\nverify_rate = \"1k\"\n");
+    appliance.ok(&["reload"]);
+    let mut verify = appliance.command(&["verify"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let job = || lines(&appliance, 0, &["status"]).into_iter().find(|line| line["message_type"] == "job");
+    wait_for(|| job().is_some_and(|job| job["kind"] == "verify" && job["done_bytes"].as_u64() > Some(0)));
+    assert!(appliance.run(&["gc"]).expect(11).err.contains("verify is at work there"));
+    std::fs::write(source.join("new"), "x").unwrap();
+    house.backup(&source);
+    appliance.stop();
+    assert_ne!(verify.wait().unwrap().code(), Some(0), "it was not done");
+    appliance.start();
+    std::fs::remove_file(source.join("new")).unwrap();
+    assert_restores(&house, &snapshot, &source);
+    assert!(job_failures(&appliance).is_empty(), "a stop is no failure");
+}
+
+fn job_failures(appliance: &Appliance) -> Vec<Value> {
+    let status = lines(appliance, 0, &["status"]);
+    let done = one(&status, "repository")["done"].as_array().unwrap().clone();
+    done.into_iter().filter(|past| !past["failure"].is_null()).collect()
+}
+
 /// Many at once are served, within bounded memory; each comes back. `NIGHTKEEP_TEST_CLIENTS` says how many.
 #[test]
 fn many_clients_at_once_are_served_in_little_memory() {
