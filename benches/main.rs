@@ -13,6 +13,8 @@ mod peer;
 
 mod scale;
 
+mod server;
+
 mod zodb;
 
 use clap::Parser;
@@ -46,6 +48,9 @@ struct Arguments {
     /// Instead: a ZODB storage of so many MiB, and one more, beside repozo
     #[arg(long, value_name = "MIB")]
     zodb: Option<u64>,
+    /// Instead: the same work in a directory and on a server behind the loopback
+    #[arg(long)]
+    server: bool,
     /// The repozo program; by default the one that the tests installed
     #[arg(long, default_value = "target/python/bin/repozo")]
     repozo: PathBuf,
@@ -69,6 +74,9 @@ fn main() -> io::Result<()> {
     };
     if let Some(mib) = arguments.zodb {
         return zodb::run(mib, &nightkeep, &arguments.repozo, scratch.path());
+    }
+    if arguments.server {
+        return server::run(&nightkeep, arguments.size, arguments.rounds, scratch.path());
     }
     let peers = installed(&nightkeep);
     let mut all = BTreeMap::new();

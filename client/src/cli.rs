@@ -87,7 +87,13 @@ pub fn run(cli: &Cli) -> Result<Exit> {
     let root = rustix::process::geteuid().is_root();
     let settings = Settings::resolve(&cli.flags, &|name| std::env::var_os(name), root)?;
     let settings = if cli.verb.needs_repository() { configured(settings)? } else { settings };
-    let console = Console::new(settings, interrupts);
+    let limit = match &cli.verb {
+        Verb::Restore(arguments) => arguments.limit_download,
+        Verb::Dump(arguments) => arguments.limit_download,
+        _ => None,
+    };
+    let mut console = Console::new(settings, interrupts);
+    console.settings.download_bytes_per_second = limit.map(|kib| kib.saturating_mul(1024));
     let exit = dispatch(&console, &cli.verb)?;
     console.flush()?;
     Ok(exit)

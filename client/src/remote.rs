@@ -7,6 +7,8 @@
 
 mod objects;
 
+mod pace;
+
 mod push;
 
 mod runtime;
@@ -26,6 +28,7 @@ use chunkstore::repository::Statistics;
 use chunkstore::snapshot::Snapshot;
 use chunkstore::store::Store;
 use objects::{Objects, object_name};
+use pace::Pace;
 use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::fetch::Fetch;
 use protocol::identity::{NodeId, NodeKey};
@@ -62,6 +65,7 @@ struct Wire {
     place: RemotePlace,
     key: NodeKey,
     server: NodeId,
+    download: Option<Mutex<Pace>>,
     connection: tokio::sync::Mutex<Option<Connection>>,
     welcome: Mutex<Welcome>,
 }
@@ -135,6 +139,7 @@ impl Link {
             place: place.clone(),
             key: servers::node_key(&settings.state_dir)?,
             server: servers::pinned(&settings.state_dir, &place.address)?,
+            download: settings.download_bytes_per_second.map(|bytes| Mutex::new(Pace::new(bytes))),
             connection: tokio::sync::Mutex::new(None),
             welcome: Mutex::default(),
         };
@@ -212,6 +217,14 @@ impl Link {
 }
 
 impl Wire {
+    /// What is not read fills the stream's window, and the server waits.
+    async fn wait_for(&self, bytes: u64) {
+        if let Some(download) = &self.download {
+            let wait = lock(download).count(bytes, Instant::now());
+            sleep(wait).await;
+        }
+    }
+
     async fn ask(&self, request: &Message) -> Answered<Message> {
         let mut attempts = 0;
         loop {
@@ -382,7 +395,10 @@ impl Remote {
             writer.finish();
             let mut fetch = Fetch::new(repository, ids);
             while !fetch.is_complete() {
-                fetch.received(reader.expect().await?)?;
+                let answer = reader.expect().await?;
+                let bytes = if let Message::Record(bytes) = &answer { bytes.len() as u64 } else { 0 };
+                fetch.received(answer)?;
+                self.link.wire.wait_for(bytes).await;
             }
             fetch.finish()
         }))

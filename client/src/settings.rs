@@ -90,6 +90,8 @@ pub struct Settings {
     pub delta: bool,
     /// Bytes of such stored ones that are kept on this machine for a key that cannot read [NIGHTKEEP_DELTA_CACHE].
     pub delta_cache_bytes: u64,
+    /// Of a repository on a server; the verb says it.
+    pub download_bytes_per_second: Option<u64>,
 }
 
 /// What the configuration file says of them.
@@ -131,6 +133,7 @@ impl Settings {
                 Some(size) => units::parse_size(&size.to_string_lossy())?,
                 None => DELTA_CACHE_BYTES,
             },
+            download_bytes_per_second: None,
             state_dir: match variable("NIGHTKEEP_STATE_DIR") {
                 Some(dir) => PathBuf::from(dir),
                 None => home("XDG_STATE_HOME", ".local/state", "/var/lib/nightkeep")?,

@@ -548,3 +548,31 @@ fn span(text: &str) -> std::result::Result<u64, String> {
     let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(bad)?;
     number.checked_mul(factor).filter(|seconds| (1..=366 * 86_400).contains(seconds)).ok_or_else(bad)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Every verb's help shows examples, and they are understood.
+    #[test]
+    fn every_verb_shows_examples_that_parse() {
+        let mut shown = 0;
+        let mut open = vec![Cli::command()];
+        while let Some(command) = open.pop() {
+            let verbs: Vec<_> = command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!verbs.is_empty() || help.contains("EXAMPLES"), "{} has no examples", command.get_name());
+            for line in help.lines().filter_map(|line| line.trim().strip_prefix("nightkeepd ")) {
+                let line = line.split(" > ").next().unwrap_or(line).replace('\'', "");
+                let words = std::iter::once("nightkeepd").chain(line.split_whitespace());
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{line}: {error}");
+                }
+                shown += 1;
+            }
+            open.extend(verbs);
+        }
+        assert!(shown > 15, "{shown}");
+    }
+}

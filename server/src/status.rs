@@ -5,6 +5,7 @@ use crate::holdings::{Holding, Holdings};
 use crate::hub::Hub;
 use crate::ledger::{Done, Kind};
 use crate::maintenance::{holdings, repositories};
+use crate::peer::Figures;
 use crate::quota::{of_repository, space};
 use crate::settings::Settings;
 use crate::storage::seconds;
@@ -20,6 +21,7 @@ pub struct Report {
     pub datasets: Vec<Dataset>,
     pub sessions: Vec<Session>,
     pub jobs: Vec<Job>,
+    pub peers: Vec<Figures>,
     /// What is wrong with this server, a line each.
     pub faults: Vec<String>,
     /// Datasets whose last backup is too old, a line each.
@@ -121,6 +123,7 @@ pub fn report(hub: &Hub) -> Result<Report> {
         datasets: Vec::new(),
         sessions: sessions(hub),
         jobs: jobs(hub),
+        peers: hub.sites.figures(),
         faults: Vec::new(),
         overdue: Vec::new(),
     };
@@ -273,6 +276,7 @@ impl Report {
         lines.extend(self.datasets.iter().map(|row| typed("dataset", row)));
         lines.extend(self.sessions.iter().map(|row| typed("session", row)));
         lines.extend(self.jobs.iter().map(|row| typed("job", row)));
+        lines.extend(self.peers.iter().map(|row| typed("peer", row)));
         let problems: Vec<&String> = self.faults.iter().chain(&self.overdue).collect();
         lines.push(json!({ "message_type": "summary", "problems": problems }));
         lines

@@ -408,6 +408,24 @@ fn collecting_all_the_time_loses_nothing() {
     local.ok(["check", "--read-data"]);
 }
 
+#[test]
+fn a_restore_takes_no_more_of_the_line_than_it_may() {
+    let appliance = Appliance::new();
+    let house = appliance.founder();
+    let source = house.directory("source");
+    fill(&source, 33, 3);
+    let snapshot = house.backup(&source);
+    let what = format!("{snapshot}:{}", source.join("large").display());
+    let began = Instant::now();
+    let dumped = house.run(["dump", "--limit-download", "1024", &what]).expect(0).out;
+    assert!(dumped == std::fs::read(source.join("large")).unwrap());
+    // 3 MiB at 1 MiB a second; what is in flight at the end is not waited for.
+    assert!(began.elapsed() > Duration::from_millis(1900), "{:?}", began.elapsed());
+    let target = house.fresh("target");
+    let (what, target) = (format!("{snapshot}:{}", source.display()), target.to_str().unwrap());
+    house.ok(["restore", "files", "--limit-download", "8192", &what, "--target", target]);
+}
+
 /// SIGKILL while it collects: what is committed stays, and the next collection goes on.
 #[test]
 fn a_collection_that_is_killed_harms_nothing() {
@@ -432,6 +450,77 @@ fn a_collection_that_is_killed_harms_nothing() {
     appliance.ok(&["gc"]);
     appliance.ok(&["verify"]);
     assert_eq!(house.snapshots().len(), 1);
+}
+
+/// A job that takes long is seen, keeps others from its repository and no backup, and does not hold up a stop.
+#[test]
+fn a_slow_job_is_alone_and_stops_with_the_server() {
+    let mut appliance = Appliance::new();
+    let house = appliance.founder();
+    let source = house.directory("source");
+    fill(&source, 34, 1);
+    let snapshot = house.backup(&source);
+    appliance.configure("http = \"off\"\n[maintenance]\nverify_rate = \"1k\"\n");
+    appliance.ok(&["reload"]);
+    let mut verify = appliance.command(&["verify"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let job = || lines(&appliance, 0, &["status"]).into_iter().find(|line| line["message_type"] == "job");
+    wait_for(|| job().is_some_and(|job| job["kind"] == "verify" && job["done_bytes"].as_u64() > Some(0)));
+    assert!(appliance.run(&["gc"]).expect(11).err.contains("verify is at work there"));
+    std::fs::write(source.join("new"), "x").unwrap();
+    house.backup(&source);
+    appliance.stop();
+    assert_ne!(verify.wait().unwrap().code(), Some(0), "it was not done");
+    appliance.start();
+    std::fs::remove_file(source.join("new")).unwrap();
+    assert_restores(&house, &snapshot, &source);
+    assert!(job_failures(&appliance).is_empty(), "a stop is no failure");
+}
+
+fn job_failures(appliance: &Appliance) -> Vec<Value> {
+    let status = lines(appliance, 0, &["status"]);
+    let done = one(&status, "repository")["done"].as_array().unwrap().clone();
+    done.into_iter().filter(|past| !past["failure"].is_null()).collect()
+}
+
+/// Many at once are served, within bounded memory; each comes back. `NIGHTKEEP_TEST_CLIENTS` says how many.
+#[test]
+fn many_clients_at_once_are_served_in_little_memory() {
+    let count: u64 = std::env::var("NIGHTKEEP_TEST_CLIENTS").map_or(12, |text| text.parse().unwrap());
+    let appliance = Appliance::new();
+    let founder = appliance.founder();
+    let clients: Vec<House> = (0..count).map(|_| appliance.client("backup", &[])).collect();
+    let contents: Vec<Vec<u8>> = (0..count).map(|number| Random(60 + number).bytes(6 << 20)).collect();
+    let mut children: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(number, client)| {
+            let mut command =
+                client.command(["backup", "stdin", "--name", "x", "--dataset", &format!("h/stream/s{number}")]);
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for (child, content) in children.iter_mut().zip(&contents) {
+            let mut stdin = child.stdin.take().unwrap();
+            scope.spawn(move || {
+                let (first, second) = content.split_at(content.len() / 2);
+                stdin.write_all(first).unwrap();
+                // All of them are there, and none is done.
+                std::thread::sleep(Duration::from_secs(1));
+                stdin.write_all(second).unwrap();
+            });
+        }
+    });
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let peak = appliance.memory_peak_kib();
+    println!("{count} clients: {peak} KiB");
+    assert!(peak < 1 << 20, "{peak} KiB");
+    for (number, content) in contents.iter().enumerate().step_by(5) {
+        assert!(founder.run(["dump", &format!("h/stream/s{number}:x")]).expect(0).out == *content);
+    }
 }
 
 /// The service manager is told when it listens and when it stops.

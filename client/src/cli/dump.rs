@@ -42,6 +42,9 @@ pub struct Arguments {
     /// Write the dump of a database to a file in this directory, under its traditional name
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     export: Option<PathBuf>,
+    /// KiB a second that come from a server, at most
+    #[arg(long, value_name = "KIB_S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit_download: Option<u64>,
 }
 
 pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {

@@ -12,6 +12,9 @@ use crate::error::Result;
 /// Bring back what was saved
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
+    /// KiB a second that come from a server, at most
+    #[arg(long, value_name = "KIB_S", value_parser = clap::value_parser!(u64).range(1..), global = true)]
+    pub limit_download: Option<u64>,
     #[command(subcommand)]
     kind: Kind,
 }

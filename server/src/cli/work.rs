@@ -121,6 +121,7 @@ pub fn status(cli: &Cli) -> Result<()> {
         datasets(of("dataset"))?;
         sessions(of("session"))?;
         jobs(of("job"))?;
+        peers(of("peer"))?;
         for problem in problems {
             print(&format!("PROBLEM: {}", problem.as_str().unwrap_or_default()))?;
         }
@@ -223,6 +224,22 @@ fn jobs<'a>(rows: impl Iterator<Item = &'a Value>) -> Result<()> {
         let (done, total) = (number(line, "done_bytes"), number(line, "total_bytes"));
         let done = if total == 0 { "-".into() } else { format!("{} %", u128::from(done) * 100 / u128::from(total)) };
         table.push(vec![text(line, "kind").to_owned(), text(line, "repository").to_owned(), ago(line, "since"), done]);
+    }
+    show_table(&table)
+}
+
+fn peers<'a>(rows: impl Iterator<Item = &'a Value>) -> Result<()> {
+    let mut table = vec![row(&["PEER", "REPOSITORY", "STATE", "LAG", "SNAPSHOTS", "BYTES", ""])];
+    for line in rows {
+        table.push(vec![
+            text(line, "address").to_owned(),
+            text(line, "repository").to_owned(),
+            text(line, "state").to_owned(),
+            span(number(line, "lag_seconds")),
+            number(line, "lag_snapshots").to_string(),
+            format_size(number(line, "lag_bytes")),
+            text(line, "problem").to_owned(),
+        ]);
     }
     show_table(&table)
 }

@@ -1,5 +1,6 @@
 //! A report as Prometheus reads it (text format 0.0.4). Pure.
 
+use crate::peer::Figures;
 use crate::status::Report;
 use std::fmt::Write;
 
@@ -59,6 +60,7 @@ pub fn exposition(report: &Report) -> String {
     repositories(&mut out, report);
     datasets(&mut out, report);
     jobs(&mut out, report);
+    peers(&mut out, report);
     out.text
 }
 
@@ -125,6 +127,22 @@ fn jobs(out: &mut Exposition, report: &Report) {
     out.gauges("job_running", "1 while a job of this kind is at work.", &report.jobs, |job| {
         Some((vec![("repository", job.repository.as_str()), ("kind", job.kind)], 1))
     });
+}
+
+fn peers(out: &mut Exposition, report: &Report) {
+    let families: [(&str, &str, fn(&Figures) -> Option<i128>); 5] = [
+        ("peer_lag_seconds", "Age of the oldest snapshot that one of the sites lacks.", |p| Some(p.lag_seconds.into())),
+        ("peer_lag_snapshots", "Snapshots that one of the sites lacks.", |p| Some(p.lag_snapshots.into())),
+        ("peer_lag_bytes", "What they said they added, less what has gone over.", |p| Some(p.lag_bytes.into())),
+        ("peer_moved_bytes", "Bytes that went over since the server began.", |p| Some(p.moved_bytes.into())),
+        ("peer_last_contact_timestamp_seconds", "When the peer was last heard.", |p| p.last_contact.map(i128::from)),
+    ];
+    for (name, help, value) in families {
+        out.gauges(name, help, &report.peers, |row| {
+            let labels = vec![("repository", row.repository.as_str()), ("peer", row.address.as_str())];
+            value(row).map(|value| (labels, value))
+        });
+    }
 }
 
 fn escaped(value: &str) -> String {

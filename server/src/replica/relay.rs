@@ -58,10 +58,10 @@ pub async fn transfer(ends: &Ends, from: End, snapshot: Snapshot) -> Result<u64>
                     target.put(record, capsule).await?;
                 }
                 Action::Commit => {
-                    let (id, dataset) = (snapshot.id, snapshot.summary.dataset.clone());
+                    let (id, dataset, time) = (snapshot.id, snapshot.summary.dataset.clone(), snapshot.summary.time);
                     target.commit(snapshot).await?;
                     if from == End::Peer {
-                        note_receipt(ends, id, dataset).await;
+                        note_receipt(ends, id, dataset, time).await;
                     }
                     return Ok(bytes);
                 }
@@ -112,11 +112,15 @@ pub async fn put_all(ends: &Ends, at: End, records: Vec<Record>) -> Result<usize
     Ok(count)
 }
 
-async fn note_receipt(ends: &Ends, id: chunkstore::id::SnapshotId, dataset: String) {
+/// For retention it came in when it was made: the years that a new link brings are not all of one day. But not before both
+/// sites had everything the last time, whatever the snapshot says of itself.
+async fn note_receipt(ends: &Ends, id: chunkstore::id::SnapshotId, dataset: String, time: i64) {
     let (hub, peer) = (Arc::clone(&ends.hub), ends.link.peer.clone());
+    let complete = ends.link.figures().last_complete.map_or(i64::MIN, |time| time.saturating_mul(1_000_000_000));
+    let received = time.max(complete).min(nanoseconds());
     let noted = blocking(move || {
         hub.sites.touch(&peer.own);
-        hub.registry.receipt(&peer.own, id, &dataset, peer.key, nanoseconds())
+        hub.registry.receipt(&peer.own, id, &dataset, peer.key, received)
     });
     if let Some(Err(error)) = noted.await {
         tracing::error!(%error, snapshot = %id, "a receipt could not be recorded");

@@ -212,7 +212,10 @@ impl Storing<'_> {
         self.is_dirty = false;
         let (registry, repository) = (&self.session.hub.registry, &self.session.shelf.name);
         self.session.hub.sites.touch(repository);
-        let receipt = registry.receipt(repository, snapshot.id, &summary.dataset, self.session.client, nanoseconds());
+        // What another site brings was received there when it was made; it is not all of one day here.
+        let is_own = summary.writer == self.session.writer || !access.has(Role::Replica);
+        let time = if is_own { nanoseconds() } else { summary.time.min(nanoseconds()) };
+        let receipt = registry.receipt(repository, snapshot.id, &summary.dataset, self.session.client, time);
         // It is committed whatever happens to the note about it.
         let received = receipt.unwrap_or_else(|error| {
             tracing::error!(%error, snapshot = %snapshot.id, "a receipt could not be recorded");

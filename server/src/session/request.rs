@@ -8,6 +8,7 @@ use chunkstore::id::{BlobId, MarkId, SlotId, SnapshotId};
 use chunkstore::key;
 use chunkstore::mark::Mark;
 use chunkstore::record::Record;
+use chunkstore::repository::Repository;
 use chunkstore::store::Store;
 use protocol::connection::Writer;
 use protocol::message::{Code, Message, NAMES_MAX, ObjectKind, Refusal, Role};
@@ -88,38 +89,8 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
             names.truncate(NAMES_MAX);
             Message::Names { more, kind, names }
         }
-        Message::Store { kind: ObjectKind::Mark, bytes } => {
-            let (_, mark) = Mark::parse(&bytes, &store.configuration().repository)?;
-            if Mark::server(&bytes).is_some() && !session.access.has(Role::Replica) {
-                let reason = "only a server itself says what it says";
-                return Err(Fault::Refused(Refusal::new(Code::Denied, "the mark", reason)));
-            }
-            if !session.access.covers_all(Verb::Mark) {
-                let dataset = shelf.dataset(&store, mark.snapshot);
-                session.access.check_dataset(Verb::Mark, dataset.as_deref().unwrap_or("?")).map_err(Fault::Refused)?;
-            }
-            if session.access.has(Role::Replica) {
-                site::accept_mark(session, &bytes)?;
-            } else {
-                store.mark(&bytes)?;
-            }
-            session.hub.sites.touch(&shelf.name);
-            Message::Done
-        }
-        Message::Store { kind: ObjectKind::KeySlot, bytes } => {
-            let id = key::slot::name_of(&bytes, store.configuration())?;
-            if session.access.has(Role::Replica) && site::refuses_slot(session, id)? {
-                return Ok(Message::Done);
-            }
-            if store.backend().get(ObjectName::KeySlot(id)).is_ok_and(|there| there != bytes) {
-                let reason = "there is another one of this id";
-                return Err(chunkstore::Error::invalid(format!("key slot {id}"), reason).into());
-            }
-            store.backend().put(ObjectName::KeySlot(id), &bytes)?;
-            session.hub.sites.touch(&shelf.name);
-            tracing::info!(client = session.access.client, repository = shelf.name, slot = %id, "key slot added");
-            Message::Done
-        }
+        Message::Store { kind: ObjectKind::Mark, bytes } => store_mark(session, &store, &bytes)?,
+        Message::Store { kind: ObjectKind::KeySlot, bytes } => store_slot(session, &store, &bytes)?,
         Message::Remove(id) => {
             match key::remove(store.backend(), store.configuration(), id) {
                 // It was removed before.
@@ -151,6 +122,42 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
         }
         other => return Err(chunkstore::Error::invalid(other.name(), "it is no request").into()),
     })
+}
+
+fn store_mark(session: &Session, store: &Repository, bytes: &[u8]) -> std::result::Result<Message, Fault> {
+    let (access, shelf) = (&session.access, &session.shelf);
+    let (_, mark) = Mark::parse(bytes, &store.configuration().repository)?;
+    if Mark::server(bytes).is_some() && !access.has(Role::Replica) {
+        let reason = "only a server itself says what it says";
+        return Err(Fault::Refused(Refusal::new(Code::Denied, "the mark", reason)));
+    }
+    if !access.covers_all(Verb::Mark) {
+        let dataset = shelf.dataset(store, mark.snapshot);
+        access.check_dataset(Verb::Mark, dataset.as_deref().unwrap_or("?")).map_err(Fault::Refused)?;
+    }
+    if access.has(Role::Replica) {
+        site::accept_mark(session, bytes)?;
+    } else {
+        store.mark(bytes)?;
+    }
+    session.hub.sites.touch(&shelf.name);
+    Ok(Message::Done)
+}
+
+fn store_slot(session: &Session, store: &Repository, bytes: &[u8]) -> std::result::Result<Message, Fault> {
+    let (access, shelf) = (&session.access, &session.shelf);
+    let id = key::slot::name_of(bytes, store.configuration())?;
+    if access.has(Role::Replica) && site::refuses_slot(session, id)? {
+        return Ok(Message::Done);
+    }
+    if store.backend().get(ObjectName::KeySlot(id)).is_ok_and(|there| there != bytes) {
+        let reason = "there is another one of this id";
+        return Err(chunkstore::Error::invalid(format!("key slot {id}"), reason).into());
+    }
+    store.backend().put(ObjectName::KeySlot(id), bytes)?;
+    session.hub.sites.touch(&shelf.name);
+    tracing::info!(client = access.client, repository = shelf.name, slot = %id, "key slot added");
+    Ok(Message::Done)
 }
 
 /// Records, group by group as they are cheap to read; at most one group waits while another is sent.
