@@ -30,6 +30,8 @@ mod watch;
 
 mod retain;
 
+mod copies;
+
 mod repository;
 
 pub mod run;
