@@ -173,6 +173,8 @@ fn two_sites_that_were_cut_off_become_one_again() {
         fill(&source, 31, 1);
         house.backup(&source)
     });
+    fill(&source, 34, 1);
+    let last = house.backup(&source);
     converge(&b, &a);
     let there = at(&house, &b);
     relay.cut();
@@ -189,7 +191,7 @@ fn two_sites_that_were_cut_off_become_one_again() {
     relay.heal();
     converge(&b, &a);
     for house in [&house, &there] {
-        let mut expected = vec![at_a.clone(), at_b.clone()];
+        let mut expected = vec![at_a.clone(), at_b.clone(), last.clone()];
         let mut seen = house.snapshots();
         expected.sort();
         seen.retain(|id| *id != kept);
@@ -283,6 +285,8 @@ fn a_lagging_site_takes_at_once_and_deletes_late() {
     let there = at(&house, &b);
     until("it is there", &[&a, &b], || there.snapshots().contains(&snapshot));
     let own = there.backup(&source);
+    fill(&source, 71, 1);
+    house.backup(&source);
     house.ok(["forget", &snapshot]);
     house.ok(["tag", &snapshot, "+seen"]);
     until("the label is there", &[&a, &b], || there.ok(["snapshots"]).contains("seen"));

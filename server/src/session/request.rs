@@ -130,7 +130,11 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
             let groups = store.arrange(&ids)?;
             Message::Groups(groups.into_iter().map(|group| group.into_iter().map(position).collect()).collect())
         }
-        Message::Offer(ids) => Message::Wanted(crate::peer::wanted(&store, &ids)?),
+        Message::Offer(ids) => {
+            // What a connection that nobody has missed yet brought counts as well.
+            store.flush()?;
+            Message::Wanted(crate::peer::wanted(&store, &ids)?)
+        }
         Message::Lacking => site::lacking(session, &store)?,
         Message::Held(ids) => site::held(session, &ids)?,
         Message::Copies(ids) => site::copies(session, &store, &ids)?,
