@@ -286,13 +286,13 @@ fn a_lagging_site_takes_at_once_and_deletes_late() {
     until("it is there", &[&a, &b], || there.snapshots().contains(&snapshot));
     let own = there.backup(&source);
     fill(&source, 71, 1);
-    house.backup(&source);
+    let second = house.backup(&source);
     house.ok(["forget", &snapshot]);
-    house.ok(["tag", &snapshot, "+seen"]);
+    house.ok(["tag", &second, "+seen"]);
     until("the label is there", &[&a, &b], || there.ok(["snapshots"]).contains("seen"));
     assert!(there.snapshots().contains(&snapshot), "not yet forgotten here");
     std::thread::sleep(Duration::from_secs(7));
-    house.ok(["tag", &snapshot, "+again"]);
+    house.ok(["tag", &second, "+again"]);
     until("it is forgotten here too", &[&a, &b], || !there.snapshots().contains(&snapshot));
     assert!(!house.snapshots().contains(&own), "nothing goes out of a lagging site");
 }
