@@ -12,6 +12,8 @@ use crate::support::torture::Random;
 
 mod hostile;
 
+mod maintenance;
+
 /// Files of all sizes, some larger than a window.
 fn fill(directory: &Path, seed: u64, megabytes: usize) {
     let mut random = Random(seed);

@@ -1,6 +1,6 @@
 //! Which blobs stay: those reachable from a snapshot that is not past its grace. Plan first, then apply.
 //!
-//! Needs no key to collect; the key authenticates what people said about snapshots. Order of a deletion: the snapshot
+//! Needs no key to collect; who collects says whose words about snapshots count. Order of a deletion: the snapshot
 //! object, then the rows of its blobs, durably, then the packs. A crash anywhere leaves garbage that the next run finds,
 //! never a link to what is gone. Sessions of this process may go on meanwhile, if each has a lease
 //! ([`Repository::leased`]); `docs/concurrency.md` says why nothing they were told is lost.
@@ -11,8 +11,7 @@ use crate::id::{BlobId, MarkId, PackId, SnapshotId};
 use crate::index::PackRow;
 use crate::index::adopt::NewPack;
 use crate::index::sweep::{Survey, Usage};
-use crate::key::WriteKey;
-use crate::mark::{Mark, State};
+use crate::mark::{Believed, Mark, State};
 use crate::pack::PackBuilder;
 use crate::record::{Class, Record};
 use crate::repository::Repository;
@@ -67,16 +66,15 @@ struct Plan {
 }
 
 impl Repository {
-    /// Removes snapshots past their grace and all that only they held. Without a key, every mark that is there counts: for who
-    /// decided who may leave marks.
-    pub fn prune(&self, key: Option<&WriteKey>, options: &PruneOptions) -> Result<PruneOutcome> {
+    /// Removes snapshots past their grace and all that only they held.
+    pub fn prune(&self, believed: Believed<'_>, options: &PruneOptions) -> Result<PruneOutcome> {
         self.require_writing()?;
         let _collecting = self.index.collect()?;
-        let plan = match self.plan(key, options, false) {
+        let plan = match self.plan(believed, options, false) {
             // Rows that do not fit together: make them again from the packs, then look once more.
             Err(Error::Corrupt { object, .. }) if object == "the index" && !self.index.has_leases() => {
                 self.rebuild_index()?;
-                self.plan(key, options, true)?
+                self.plan(believed, options, true)?
             }
             other => other?,
         };
@@ -85,9 +83,9 @@ impl Repository {
 
     /// `fresh`: the index was just made from the packs, so what it does not know is not there. Unless this is a dry run, what
     /// is to go is condemned afterwards.
-    fn plan(&self, key: Option<&WriteKey>, options: &PruneOptions, fresh: bool) -> Result<Plan> {
+    fn plan(&self, believed: Believed<'_>, options: &PruneOptions, fresh: bool) -> Result<Plan> {
         let mut outcome = PruneOutcome::default();
-        let (removed, roots) = self.choose_roots(key, options, &mut outcome)?;
+        let (removed, roots) = self.choose_roots(believed, options, &mut outcome)?;
         let survey = self.index.survey()?;
         let recent = recent_packs(&survey, options)?;
         let (marks, unknown) = survey.mark(&roots, &recent)?;
@@ -137,11 +135,11 @@ impl Repository {
     /// holds is unknown, unless it is itself to go.
     fn choose_roots(
         &self,
-        key: Option<&WriteKey>,
+        believed: Believed<'_>,
         options: &PruneOptions,
         outcome: &mut PruneOutcome,
     ) -> Result<(Vec<SnapshotId>, Vec<BlobId>)> {
-        let states = self.states(key)?;
+        let states = self.states(believed)?;
         let grace = i64::try_from(options.grace.as_nanos()).unwrap_or(i64::MAX);
         let (mut removed, mut roots) = (Vec::new(), Vec::new());
         for (id, snapshot) in self.snapshots()? {
@@ -160,13 +158,13 @@ impl Repository {
         Ok((removed, roots))
     }
 
-    /// The fold of all authentic marks, by snapshot (labels given at the backup are not among them).
-    fn states(&self, key: Option<&WriteKey>) -> Result<BTreeMap<SnapshotId, State>> {
+    /// The fold of all marks that count, by snapshot (labels given at the backup are not among them).
+    fn states(&self, believed: Believed<'_>) -> Result<BTreeMap<SnapshotId, State>> {
         let mut by_snapshot: BTreeMap<SnapshotId, Vec<(MarkId, Mark)>> = BTreeMap::new();
         for (id, mark) in self.marks()? {
             // A mark that is damaged or forged says nothing.
             let Ok((mark, bytes)) = mark else { continue };
-            if key.is_none_or(|key| Mark::authenticate(&bytes, key).is_ok()) {
+            if believed.counts(&bytes) {
                 by_snapshot.entry(mark.snapshot).or_default().push((id, mark));
             }
         }

@@ -276,6 +276,14 @@ impl Index {
         packs(&self.lock().connection, true)
     }
 
+    /// Number and bytes of all packs that are there.
+    pub fn pack_totals(&self) -> Result<(u64, u64)> {
+        let query = "SELECT count(*), coalesce(sum(length), 0) FROM pack WHERE gone = 0";
+        let row = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)?.unsigned_abs(), r.get::<_, i64>(1)?.unsigned_abs()));
+        let state = self.lock();
+        state.connection.prepare_cached(query).and_then(|mut s| s.query_row([], row)).map_err(sql("read"))
+    }
+
     /// Number of blobs and of bytes of their records.
     pub fn totals(&self) -> Result<(u64, u64)> {
         self.lock()

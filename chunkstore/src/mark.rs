@@ -1,18 +1,21 @@
 //! Later words about a snapshot: forgotten, pinned, labelled (`docs/format.md`, section 11). Grow-only; merged by union.
 //!
-//! Form needs no key; that a key holder made a mark is for [`Mark::authenticate`]. The order in which marks arrive
-//! means nothing: their counters and ids do.
+//! Form needs no key; that a key holder made a mark is for [`Mark::authenticate`]. A server, which has no key, signs its
+//! words instead. The order in which marks arrive means nothing: their counters and ids do.
 
 use crate::coding::{Decoder, Encoder};
 use crate::error::{Error, Result};
 use crate::id::{MarkId, RepositoryId, SnapshotId};
 use crate::key::WriteKey;
-use crate::snapshot::validate_label;
+use crate::snapshot::{Writer, is_signed, validate_label};
 use std::collections::BTreeSet;
 
 const MAGIC: &[u8; 8] = b"NKmark\0\x01";
+/// Of a mark that a server signed, which has no key.
+const MAGIC_SIGNED: &[u8; 8] = b"NKmark\0\x02";
 const OBJECT_BYTES_MAX: usize = 64 << 10;
 const MAC_LEN: usize = 32;
+const SIGNATURE_LEN: usize = 64;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -70,15 +73,30 @@ pub struct Mark {
 impl Mark {
     /// The object, authenticated. A label must be a valid one ([`validate_label`]).
     pub fn encode(&self, key: &WriteKey) -> Vec<u8> {
-        let mut e = Encoder::new();
-        e.raw(MAGIC).raw(&self.repository.0).raw(&self.snapshot.0);
-        e.u8(self.action.number()).u64(self.counter).i64(self.time).bytes(self.action.text().as_bytes());
+        let mut e = self.encoder(MAGIC);
         let mac = blake3::keyed_hash(&key.snapshot, &e.bytes);
         e.raw(mac.as_bytes());
         e.bytes
     }
 
-    /// Form only: needs no key.
+    /// The object, as the word of a server: it can only forget and undelete.
+    pub fn sign(&self, server: &Writer) -> Result<Vec<u8>> {
+        let mut e = self.encoder(MAGIC_SIGNED);
+        e.raw(&server.public_key());
+        let signature = server.sign(&e.bytes)?;
+        e.raw(&signature);
+        Mark::parse(&e.bytes, &self.repository)?;
+        Ok(e.bytes)
+    }
+
+    fn encoder(&self, magic: &[u8]) -> Encoder {
+        let mut e = Encoder::new();
+        e.raw(magic).raw(&self.repository.0).raw(&self.snapshot.0);
+        e.u8(self.action.number()).u64(self.counter).i64(self.time).bytes(self.action.text().as_bytes());
+        e
+    }
+
+    /// Form only, and a server's signature: needs no key.
     pub fn parse(bytes: &[u8], repository: &RepositoryId) -> Result<(MarkId, Mark)> {
         let id = MarkId(*blake3::hash(bytes).as_bytes());
         let object = format!("mark {id}");
@@ -86,7 +104,8 @@ impl Mark {
         if bytes.len() > OBJECT_BYTES_MAX {
             return Err(d.corrupt(format!("it has {} bytes", bytes.len())));
         }
-        d.magic(MAGIC)?;
+        let is_signed = bytes.starts_with(MAGIC_SIGNED);
+        d.magic(if is_signed { MAGIC_SIGNED } else { MAGIC })?;
         let of = RepositoryId(d.array()?);
         if of != *repository {
             return Err(d.corrupt(format!("it belongs to repository {of}")));
@@ -97,9 +116,26 @@ impl Mark {
         let text = d.bytes(OBJECT_BYTES_MAX, "a label")?;
         let action =
             Action::decode(number, text).ok_or_else(|| d.corrupt(format!("action {number} with this text is none")))?;
-        d.raw(MAC_LEN)?;
+        if is_signed {
+            if !matches!(action, Action::Forget | Action::Undelete) {
+                return Err(d.corrupt("a server may not say this"));
+            }
+            d.raw(32 + SIGNATURE_LEN)?;
+        } else {
+            d.raw(MAC_LEN)?;
+        }
         d.finish()?;
+        if is_signed && Mark::server(bytes).is_none() {
+            return Err(Error::corrupt(object, "its signature is not that of its server"));
+        }
         Ok((id, Mark { repository: of, snapshot, action, counter, time }))
+    }
+
+    /// The server whose word an object is, if its signature is right; None for what a key holder made.
+    pub fn server(object: &[u8]) -> Option<[u8; 32]> {
+        let (signed, signature) = object.split_last_chunk::<SIGNATURE_LEN>()?;
+        let (_, server) = signed.split_last_chunk::<32>().filter(|_| object.starts_with(MAGIC_SIGNED))?;
+        is_signed(server, signed, signature).then_some(*server)
     }
 
     /// Checks that a key holder made it.
@@ -110,6 +146,27 @@ impl Mark {
                 let object = format!("mark {}", blake3::hash(bytes));
                 Err(Error::corrupt(object, "no holder of the repository's key made it"))
             }
+        }
+    }
+}
+
+/// Whose words about snapshots count. Those of servers other than the named one never do: each decides for itself alone.
+#[derive(Clone, Copy)]
+pub enum Believed<'a> {
+    /// Who can tell a key holder's mark; and the server that keeps the repository, if one does.
+    Key(&'a WriteKey, Option<[u8; 32]>),
+    /// A server: its own, and whatever came in under a role that may leave marks.
+    Server([u8; 32]),
+}
+
+impl Believed<'_> {
+    /// `object` is one that [`Mark::parse`] accepts.
+    pub fn counts(&self, object: &[u8]) -> bool {
+        match (self, Mark::server(object)) {
+            (Believed::Key(_, own), Some(server)) => *own == Some(server),
+            (Believed::Server(own), Some(server)) => *own == server,
+            (Believed::Key(key, _), None) => Mark::authenticate(object, key).is_ok(),
+            (Believed::Server(_), None) => true,
         }
     }
 }
@@ -253,6 +310,44 @@ mod tests {
                 }
             }
             assert!(!accepted(&[&bytes[..], &[0]].concat()));
+        }
+    }
+
+    #[test]
+    fn a_server_signs_what_it_says_and_can_say_little() {
+        let (server, _) = Writer::generate().unwrap();
+        let mark =
+            |action| Mark { repository: REPOSITORY, snapshot: SnapshotId([9; 32]), action, counter: 7, time: -1 };
+        let forget = mark(Action::Forget);
+        let bytes = forget.sign(&server).unwrap();
+        assert_eq!(Mark::parse(&bytes, &REPOSITORY).unwrap().1, forget);
+        assert_eq!(Mark::server(&bytes), Some(server.public_key()));
+        mark(Action::Undelete).sign(&server).unwrap();
+        for action in [Action::Pin, Action::Unpin, Action::AddLabel("x".into()), Action::RemoveLabel("x".into())] {
+            assert!(mark(action).sign(&server).is_err());
+        }
+        for at in 0..bytes.len() {
+            assert!(Mark::parse(&bytes[..at], &REPOSITORY).is_err(), "cut at {at}");
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(Mark::parse(&flipped, &REPOSITORY).is_err(), "byte {at} bit {bit}");
+            }
+        }
+        let key = write_key(REPOSITORY);
+        let own = forget.encode(&key);
+        assert_eq!(Mark::server(&own), None);
+        let (one, other) = (server.public_key(), [3; 32]);
+        let believed = [
+            (Believed::Key(&key, None), true, false),
+            (Believed::Key(&key, Some(one)), true, true),
+            (Believed::Key(&key, Some(other)), true, false),
+            (Believed::Key(&write_key(REPOSITORY), Some(one)), false, true),
+            (Believed::Server(one), true, true),
+            (Believed::Server(other), true, false),
+        ];
+        for (number, (believed, of_key, of_server)) in believed.into_iter().enumerate() {
+            assert_eq!((believed.counts(&own), believed.counts(&bytes)), (of_key, of_server), "{number}");
         }
     }
 

@@ -134,6 +134,18 @@ impl Repository {
         Ok(Statistics { packs: packs.len() as u64, pack_bytes, blobs, blob_bytes })
     }
 
+    /// Number of packs, and their bytes; what was accepted a moment ago counts.
+    pub fn pack_totals(&self) -> Result<(u64, u64)> {
+        let pending = self.writing.as_ref().map_or((0, 0), |writing| lock(&writing.packer).pending());
+        let (packs, bytes) = self.index.pack_totals()?;
+        Ok((packs + pending.0, bytes + pending.1))
+    }
+
+    /// Bytes of the records that can be reached from these, each once.
+    pub fn held_bytes(&self, roots: &[BlobId]) -> Result<u64> {
+        self.index.survey()?.held_bytes(roots)
+    }
+
     /// Makes the index again from the packs, for when it was found to disagree with them.
     pub(crate) fn rebuild_index(&self) -> Result<()> {
         self.writing()?;

@@ -12,6 +12,7 @@ mod tests;
 
 pub use plain::{Details, Summary, Totals, validate_dataset, validate_label};
 pub use signer::Writer;
+pub(crate) use signer::is_signed;
 
 use crate::capsule::Capsule;
 use crate::codec::{Opener, Sealer};
@@ -75,7 +76,7 @@ impl Snapshot {
             return Err(Error::corrupt(object, format!("it belongs to repository {}", summary.repository)));
         }
         parts.capsule(repository, &object)?;
-        if !signer::is_signed(&summary.writer, parts.signed, parts.signature) {
+        if !is_signed(&summary.writer, parts.signed, parts.signature) {
             return Err(Error::corrupt(object, "its signature is not that of its writer"));
         }
         Ok(Snapshot { id, summary, bytes })

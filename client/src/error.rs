@@ -69,6 +69,12 @@ pub enum Error {
     Usage(String),
 }
 
+impl From<rules::Malformed> for Error {
+    fn from(rules::Malformed { what, reason }: rules::Malformed) -> Error {
+        Error::Argument { what, reason }
+    }
+}
+
 impl Error {
     pub fn argument(what: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::Argument { what: what.into(), reason: reason.into() }

@@ -54,12 +54,18 @@ pub struct History {
 }
 
 impl History {
-    pub fn load(store: &dyn Store, key: &WriteKey) -> Result<History> {
+    /// `server` is the key of the one that keeps the repository: its words count too. Those of other servers are passed over.
+    pub fn load(store: &dyn Store, key: &WriteKey, server: Option<[u8; 32]>) -> Result<History> {
         let mut history = History::default();
         let mut marks: HashMap<SnapshotId, Vec<(MarkId, Mark)>> = HashMap::new();
         for (id, mark) in store.marks()? {
-            match mark.and_then(|(mark, object)| Mark::authenticate(&object, key).map(|()| mark)) {
-                Ok(mark) => {
+            let checked = mark.and_then(|(mark, object)| match Mark::server(&object) {
+                Some(by) => Ok((mark, server == Some(by))),
+                None => Mark::authenticate(&object, key).map(|()| (mark, true)),
+            });
+            match checked {
+                Ok((mark, false)) => history.counter_max = history.counter_max.max(mark.counter),
+                Ok((mark, true)) => {
                     history.counter_max = history.counter_max.max(mark.counter);
                     marks.entry(mark.snapshot).or_default().push((id, mark));
                 }

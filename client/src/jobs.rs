@@ -2,10 +2,6 @@
 //!
 //! Nothing here prints: a run tells its events to whoever started it, and writes its log files and state.
 
-mod mistake;
-
-mod table;
-
 pub mod config;
 
 pub mod verdict;
@@ -36,7 +32,7 @@ mod repository;
 
 pub mod run;
 
-pub use mistake::{Mistake, Severity};
+pub use rules::mistake::{Mistake, Severity};
 
 pub mod status;
 

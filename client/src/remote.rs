@@ -313,6 +313,11 @@ impl Remote {
         Remote { link, configuration, objects: Objects::default(), capsules: Mutex::default(), push }
     }
 
+    /// The key of the server, which was pinned.
+    pub fn server(&self) -> [u8; 32] {
+        self.link.wire.server.0
+    }
+
     pub fn place(&self) -> &RemotePlace {
         &self.link.wire.place
     }

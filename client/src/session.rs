@@ -105,7 +105,11 @@ impl Session {
     }
 
     pub fn history(&self) -> Result<History> {
-        History::load(self.store(), &self.keys.write)
+        let server = match &self.home {
+            Home::Here(_) => None,
+            Home::Server(remote) => Some(remote.server()),
+        };
+        History::load(self.store(), &self.keys.write, server)
     }
 
     /// Fails with a write-only key.

@@ -3,9 +3,13 @@
 use crate::access::pattern_of;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::ledger::Kind;
+use crate::maintenance::{self, Job};
 use crate::registry::{chosen, validate_name};
+use crate::reload;
 use crate::replica::{self, Joining};
 use crate::settings::Settings;
+use crate::status;
 use crate::storage::{blocking, seconds};
 use protocol::connection::PORT;
 use protocol::identity::NodeId;
@@ -26,16 +30,47 @@ const REQUEST_BYTES_MAX: u64 = 1 << 20;
 #[derive(Serialize, Deserialize, Debug)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum Request {
-    RepositoryCreate { name: String },
+    RepositoryCreate {
+        name: String,
+    },
     RepositoryList,
-    Invite { repository: String, role: String, datasets: Vec<String>, expires_seconds: u64, address: Option<String> },
+    Invite {
+        repository: String,
+        role: String,
+        datasets: Vec<String>,
+        expires_seconds: u64,
+        address: Option<String>,
+    },
     ClientsList,
-    ClientsRevoke { client: String },
-    PeerJoin { token: String, own: Option<String>, datasets: Vec<String>, limits: Vec<String>, delay_seconds: u64 },
+    ClientsRevoke {
+        client: String,
+    },
+    Reload,
+    /// Retention, gc or verify of one repository, or of all.
+    Maintain {
+        kind: Kind,
+        repository: Option<String>,
+        dry_run: bool,
+    },
+    Status,
+    PeerJoin {
+        token: String,
+        own: Option<String>,
+        datasets: Vec<String>,
+        limits: Vec<String>,
+        delay_seconds: u64,
+    },
     PeerList,
-    PeerRemove { peer: String },
-    PeerPause { peer: String, paused: bool },
-    PeerCompare { peer: Option<String> },
+    PeerRemove {
+        peer: String,
+    },
+    PeerPause {
+        peer: String,
+        paused: bool,
+    },
+    PeerCompare {
+        peer: Option<String>,
+    },
 }
 
 /// Asks the daemon.
@@ -114,6 +149,9 @@ fn perform(hub: &Arc<Hub>, request: Request) -> Result<Value> {
         }
         Request::ClientsList => Ok(json!(hub.registry.clients()?)),
         Request::ClientsRevoke { client } => revoke(hub, &client),
+        Request::Reload => reload::reload(hub),
+        Request::Maintain { kind, repository, dry_run } => maintain(hub, kind, repository.as_deref(), dry_run),
+        Request::Status => Ok(Value::from(status::report(hub)?.lines())),
         Request::PeerJoin { token, own, datasets, limits, delay_seconds } => {
             validate_patterns(&datasets)?;
             let limits = limits.iter().map(|text| limit(text)).collect::<Result<_>>()?;
@@ -145,6 +183,21 @@ fn perform(hub: &Arc<Hub>, request: Request) -> Result<Value> {
             Ok(json!(compared.collect::<Result<Vec<_>>>()?))
         }
     }
+}
+
+/// A row for each repository; what failed in one does not keep the others from their turn.
+fn maintain(hub: &Hub, kind: Kind, named: Option<&str>, dry_run: bool) -> Result<Value> {
+    let mut rows = Vec::new();
+    for name in maintenance::repositories(hub, named)? {
+        let outcome = maintenance::perform(hub, &name, Job { kind, dry_run, part: None });
+        let busy = matches!(outcome, Err(Error::Busy { .. }));
+        let (told, failure) = match outcome {
+            Ok(told) => (told, None),
+            Err(error) => (Value::Null, Some(error.to_string())),
+        };
+        rows.push(json!({ "repository": name, "kind": kind, "dry_run": dry_run, "told": told, "failure": failure, "busy": busy }));
+    }
+    Ok(Value::from(rows))
 }
 
 fn limit(text: &str) -> Result<Limit> {
@@ -203,7 +256,7 @@ fn invite(hub: &Hub, granted: Granted, expires_seconds: u64, address: Option<Str
         invitation: invitation.try_into().unwrap_or_default(),
         secret: <[u8; 16]>::try_from(secret).unwrap_or_default().into(),
         expires,
-        address: address.unwrap_or_else(|| advertised(&hub.settings)),
+        address: address.unwrap_or_else(|| advertised(&hub.current())),
         repository,
     };
     hub.registry.invite(&token, role, &datasets)?;

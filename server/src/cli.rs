@@ -1,12 +1,23 @@
 //! The command line of `nightkeepd`: arguments, what is printed, exit codes. Only this file and `main` print.
 
+mod config;
+
+mod work;
+
 use crate::admin::{self, Request};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::ledger::Kind;
 use crate::listener;
+use crate::log;
+use crate::maintenance;
+use crate::metrics;
+use crate::notify::Notify;
 use crate::registry::Registry;
+use crate::reload;
 use crate::replica;
 use crate::settings::{DEFAULT_FILE, Settings};
+use crate::storage::blocking;
 use clap::{Parser, Subcommand};
 use protocol::identity::NodeKey;
 use serde_json::{Value, json};
@@ -16,13 +27,18 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use zeroize::Zeroizing;
+
+/// How long jobs have to notice that the server stops.
+const JOBS_STOP_MAX: Duration = Duration::from_secs(2);
 
 const ABOUT: &str = "Keep backups for other machines, without being able to read them";
 
 const AFTER: &str = "\
 EXIT CODES
-  0 done   1 failed   10 no server is running
+  0 done   1 failed, or `status` found something wrong   10 no server is running   11 busy
 
 EXAMPLES
   nightkeepd init --data /srv/nightkeep --listen 0.0.0.0:4747
@@ -61,6 +77,26 @@ pub enum Verb {
         nightkeepd invite --repository office --role admin\n  nightkeepd invite --repository office --role replica"
     )]
     Invite(Invite),
+    /// How things stand: repositories, datasets, sessions, jobs, damage
+    #[command(
+        after_help = "Ends with 1 if anything is wrong or overdue.\n\nEXAMPLES\n  nightkeepd status\n  nightkeepd status --json"
+    )]
+    Status,
+    /// Forget the snapshots that the configured rules do not keep; nothing is removed before their grace has passed
+    #[command(after_help = "EXAMPLES\n  nightkeepd retention --dry-run\n  nightkeepd retention office")]
+    Retention(work::Arguments),
+    /// Remove what was forgotten long enough ago, and free its space
+    #[command(after_help = "EXAMPLES\n  nightkeepd gc\n  nightkeepd gc office --dry-run")]
+    Gc(work::Arguments),
+    /// Read back and check all that is stored; what is lost is stored again by the next backup
+    #[command(after_help = "EXAMPLES\n  nightkeepd verify\n  nightkeepd verify office")]
+    Verify(work::Arguments),
+    /// The configuration file
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Make the running server read its configuration file again
+    #[command(after_help = "EXAMPLES\n  nightkeepd reload")]
+    Reload,
     /// The machines that may come in
     #[command(subcommand)]
     Clients(ClientsVerb),
@@ -172,8 +208,16 @@ pub enum ClientsVerb {
 /// Says how it ended and gives the exit code.
 pub fn conclude(result: Result<()>, json: bool) -> u8 {
     let Err(error) = result else { return 0 };
+    match error {
+        Error::Told => return 1,
+        Error::ToldBusy => return 11,
+        _ => {}
+    }
     let (code, hint) = match &error {
         Error::NotRunning { .. } => (10, Some("`nightkeepd serve` starts it")),
+        Error::NoConfiguration { .. } => (1, Some("`nightkeepd init` writes one; `--config` names another")),
+        Error::Configuration { .. } => (1, Some("`nightkeepd config check` names all mistakes")),
+        Error::Busy { .. } => (11, None),
         Error::Store(chunkstore::Error::Locked { .. }) => (11, None),
         _ => (1, None),
     };
@@ -190,7 +234,14 @@ pub fn conclude(result: Result<()>, json: bool) -> u8 {
 pub fn run(cli: &Cli) -> Result<()> {
     match &cli.verb {
         Verb::Init(arguments) => init(cli, arguments),
-        Verb::Serve => serve(&Settings::load(&cli.config)?),
+        Verb::Serve => serve(cli),
+        Verb::Status => work::status(cli),
+        Verb::Retention(arguments) => work::maintain(cli, Kind::Retention, arguments),
+        Verb::Gc(arguments) => work::maintain(cli, Kind::Gc, arguments),
+        Verb::Verify(arguments) => work::maintain(cli, Kind::Verify, arguments),
+        Verb::Config(verb) => config::run(cli, verb),
+        Verb::Reload => ask(cli, &Request::Reload)
+            .and_then(|answer| tell(cli, &answer, &["The configuration was read again.".into()])),
         Verb::Repository(RepositoryVerb::Create { name }) => {
             let answer = ask(cli, &Request::RepositoryCreate { name: name.clone() })?;
             tell(
@@ -311,7 +362,13 @@ fn comparison_lines(row: &Value) -> String {
 }
 
 fn ask(cli: &Cli, request: &Request) -> Result<Value> {
-    admin::call(&Settings::load(&cli.config)?, request)
+    let loaded = crate::config::load(&cli.config)?;
+    // Mistakes elsewhere do not keep from finding the server.
+    let settings = match loaded.settings {
+        Some(settings) => settings,
+        None => loaded.require()?,
+    };
+    admin::call(&settings, request)
 }
 
 fn invite(cli: &Cli, arguments: &Invite) -> Result<()> {
@@ -332,12 +389,7 @@ fn invite(cli: &Cli, arguments: &Invite) -> Result<()> {
 
 fn init(cli: &Cli, arguments: &Init) -> Result<()> {
     let data = std::path::absolute(&arguments.data).map_err(|error| Error::io("cannot resolve", "--data", error))?;
-    let settings = Settings {
-        data: data.clone(),
-        listen: arguments.listen,
-        address: arguments.address.clone(),
-        limits: crate::settings::Limits::default(),
-    };
+    let settings = Settings::new(data.clone(), arguments.listen);
     let config = &cli.config;
     if config.exists() {
         return Err(Error::argument(config.display().to_string(), "it is there already; name another with --config"));
@@ -355,7 +407,8 @@ fn init(cli: &Cli, arguments: &Init) -> Result<()> {
             .map_err(|error| Error::io("cannot create", parent.display().to_string(), error))?;
     }
     let quoted = |text: &str| toml_string(text);
-    let mut content = format!("data = {}\nlisten = \"{}\"\n", quoted(&data.to_string_lossy()), arguments.listen);
+    let mut content = "# `nightkeepd config example` shows all there is.\n".to_owned();
+    content.push_str(&format!("data = {}\nlisten = \"{}\"\n", quoted(&data.to_string_lossy()), arguments.listen));
     if let Some(address) = &arguments.address {
         content.push_str(&format!("address = {}\n", quoted(address)));
     }
@@ -371,13 +424,17 @@ fn init(cli: &Cli, arguments: &Init) -> Result<()> {
     )
 }
 
-fn serve(settings: &Settings) -> Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+fn serve(cli: &Cli) -> Result<()> {
+    let loaded = crate::config::load(&cli.config)?;
+    config::show_mistakes(cli, &loaded);
+    let settings = &loaded.require()?;
+    let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET").as_deref());
+    log::begin(settings.log, std::env::var_os("JOURNAL_STREAM").is_some())?;
     let pkcs8 = std::fs::read(settings.key_file())
         .map_err(|error| Error::io("cannot read", settings.key_file().display().to_string(), error))?;
     let key = NodeKey::from_pkcs8(Zeroizing::new(pkcs8))?;
     let _lock = crate::storage::lock_data(&settings.data)?;
-    let hub = Hub::new(settings.clone(), key.id(), Registry::open(&settings.registry_file())?);
+    let hub = Hub::new(cli.config.clone(), settings.clone(), &key, Registry::open(&settings.registry_file())?, notify)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::io("cannot start", "threads", error))?;
     let outcome = runtime.block_on(async {
@@ -386,17 +443,37 @@ fn serve(settings: &Settings) -> Result<()> {
         let address = listener.address().map_or_else(String::new, |address| address.to_string());
         tracing::info!(%address, key = %key.id(), "serving");
         let administration = tokio::spawn(admin::serve(Arc::clone(&hub), socket));
+        let hangups = tokio::spawn(reload_signal(Arc::clone(&hub)));
+        let maintenance = tokio::spawn(maintenance::run(Arc::clone(&hub)));
+        if let Some(metrics) = metrics::bind(settings).await {
+            tokio::spawn(metrics::serve(Arc::clone(&hub), metrics));
+        }
         let replication = tokio::spawn(replica::run(Arc::clone(&hub), Arc::new(key)));
-        listener::run(Arc::clone(&hub), listener, stop_signal()).await;
+        hub.notify.ready();
+        listener::run(Arc::clone(&hub), listener, stop_signal(Arc::clone(&hub))).await;
         administration.abort();
         replication.abort();
+        maintenance.abort();
+        hangups.abort();
         Ok(())
     });
     let _ = std::fs::remove_file(settings.socket());
+    // A job at work is left where it is: it is made to be stopped anywhere.
+    runtime.shutdown_timeout(JOBS_STOP_MAX);
     outcome
 }
 
-async fn stop_signal() {
+async fn reload_signal(hub: Arc<Hub>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return tracing::error!("SIGHUP cannot be watched") };
+    while hangup.recv().await.is_some() {
+        let hub = Arc::clone(&hub);
+        // The log has told of what went wrong.
+        let _ = blocking(move || reload::reload(&hub)).await;
+    }
+}
+
+async fn stop_signal(hub: Arc<Hub>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -407,6 +484,8 @@ async fn stop_signal() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    hub.stopping.store(true, Ordering::Relaxed);
+    hub.notify.stopping();
 }
 
 fn directory(path: &Path) -> Result<()> {

@@ -18,6 +18,19 @@ pub enum Error {
     /// A request that makes no sense.
     #[error("{what}: {reason}")]
     Argument { what: String, reason: String },
+    #[error("there is no configuration file {place}")]
+    NoConfiguration { place: String },
+    #[error("{place}, line {line}: {mistake}{}", if *more == 0 { String::new() } else { format!(" (and {more} more)") })]
+    Configuration { place: String, line: usize, mistake: String, more: usize },
+    /// Another job has it.
+    #[error("{what}: {holder}")]
+    Busy { what: String, holder: String },
+    /// All was said already; only the exit code is left.
+    #[error("there are problems")]
+    Told,
+    /// As [`Error::Told`], and it can be tried again.
+    #[error("busy")]
+    ToldBusy,
     /// No daemon listens on the socket.
     #[error("nobody listens on {place}")]
     NotRunning { place: String },

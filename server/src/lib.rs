@@ -9,7 +9,19 @@ pub mod settings;
 
 pub mod access;
 
+pub mod notify;
+
+mod log;
+
 pub mod registry;
+
+pub mod config;
+
+pub mod ledger;
+
+pub mod holdings;
+
+pub mod retention;
 
 pub mod storage;
 
@@ -17,9 +29,19 @@ pub mod peer;
 
 pub mod hub;
 
+pub mod quota;
+
 pub mod session;
 
 pub mod enrolment;
+
+pub mod maintenance;
+
+pub mod status;
+
+pub mod metrics;
+
+pub mod reload;
 
 pub mod replica;
 

@@ -14,7 +14,7 @@ use protocol::message::{Code, Refusal, Role};
 use protocol::token::Token;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -63,6 +63,14 @@ pub struct Client {
     /// Seconds since 1970.
     pub enrolled: i64,
     pub seen: Option<i64>,
+}
+
+/// That a snapshot was committed here.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt {
+    /// Nanoseconds since 1970.
+    pub received: i64,
+    pub client: NodeId,
 }
 
 /// What an invitation grants.
@@ -273,6 +281,29 @@ impl Registry {
             params![repository, &snapshot.0[..]],
             |row| row.get(0),
         )?)
+    }
+
+    pub fn receipts(&self, repository: &str) -> Result<HashMap<SnapshotId, Receipt>> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT snapshot, received, client FROM receipt WHERE repository = ?1")?;
+        let rows = statement.query_map([repository], |row| {
+            Ok((SnapshotId(row.get(0)?), Receipt { received: row.get(1)?, client: NodeId(row.get(2)?) }))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Of snapshots that are gone for good.
+    pub fn remove_receipts(&self, repository: &str, snapshots: &[SnapshotId]) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        for snapshot in snapshots {
+            transaction.execute(
+                "DELETE FROM receipt WHERE repository = ?1 AND snapshot = ?2",
+                params![repository, &snapshot.0[..]],
+            )?;
+        }
+        Ok(transaction.commit()?)
     }
 
     fn refresh(&self, connection: &Connection) -> Result<()> {

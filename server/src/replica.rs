@@ -174,7 +174,7 @@ async fn round(ends: &Ends) -> Result<u64> {
     ends.link.enter(State::Working);
     let mut round = Round::new(ends.link.peer.delay > 0);
     let mut are_copies_noted = false;
-    while let Some(request) = round.next() {
+    while let Some(request) = round.next_request() {
         if matches!(request, Request::Transfer { .. } | Request::Lacking { .. }) && !are_copies_noted {
             are_copies_noted = true;
             note_copies(ends, round.at_peer(), true).await?;

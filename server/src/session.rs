@@ -7,7 +7,8 @@ mod request;
 mod site;
 
 use crate::access::Access;
-use crate::hub::Hub;
+use crate::hub::{Hub, Visit};
+use crate::quota::{self, Applicant};
 use crate::storage::{Shelf, blocking, seconds};
 use chunkstore::repository::Leased;
 use protocol::connection::{Close, Connection, Reader, Writer};
@@ -31,20 +32,38 @@ pub struct Session {
     pub client: NodeId,
     /// The key under which this client signs snapshots.
     pub writer: [u8; 32],
-    /// What sites call this client.
-    pub name: String,
     /// Like no other of this process.
     number: u64,
+    /// What the client calls itself.
+    pub name: String,
+    visit: Arc<Visit>,
 }
 
 impl Session {
     pub fn store(&self) -> chunkstore::Result<Arc<Leased>> {
         self.shelf.leased(self.number)
     }
+
+    /// Refuses if there is no room for what this client wants to store.
+    fn admit(&self) -> std::result::Result<(), Refusal> {
+        let repository = self.shelf.store().map_err(|error| refusal_of(&self.shelf, &error))?;
+        let applicant = Applicant { client: self.client, name: &self.name, repository: &self.shelf.name };
+        quota::admit(&self.hub, &repository, applicant)
+    }
+
+    /// Notes what was stored.
+    fn account(&self, bytes: u64) {
+        self.visit.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.hub.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Err(error) = self.hub.ledger.add_put(&self.shelf.name, self.client, bytes) {
+            tracing::error!(%error, "what a client stored could not be noted");
+        }
+    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.hub.leave(self.number);
         self.shelf.release(self.number);
     }
 }
@@ -86,7 +105,8 @@ async fn greet(hub: &Arc<Hub>, connection: &Connection) -> Result<Option<(Arc<Se
         }
         Message::Hello { repository, .. } => {
             let (hub, client) = (Arc::clone(hub), connection.peer());
-            let found = blocking(move || find(&hub, client, &repository)).await;
+            let address = connection.address().to_string();
+            let found = blocking(move || find(&hub, client, &repository, address)).await;
             found.unwrap_or_else(|| Err(Refusal::new(Code::Failed, "", "the server failed")))
         }
         other => return Err(Error::violation(format!("{} before Hello", other.name()))),
@@ -106,7 +126,12 @@ async fn greet(hub: &Arc<Hub>, connection: &Connection) -> Result<Option<(Arc<Se
     }
 }
 
-fn find(hub: &Arc<Hub>, client: NodeId, repository: &str) -> std::result::Result<(Session, Message), Refusal> {
+fn find(
+    hub: &Arc<Hub>,
+    client: NodeId,
+    repository: &str,
+    address: String,
+) -> std::result::Result<(Session, Message), Refusal> {
     let failed = |error: crate::error::Error| {
         tracing::error!(%error, repository, "a session cannot begin");
         Refusal::new(Code::Failed, "", "the server could not do it; its log has the reason")
@@ -126,10 +151,18 @@ fn find(hub: &Arc<Hub>, client: NodeId, repository: &str) -> std::result::Result
     };
     let access = Access { client: format!("{name} ({client})"), repository: repository.to_owned(), grants };
     let program = format!("nightkeepd {}", env!("CARGO_PKG_VERSION"));
-    let push_bytes_max = hub.settings.limits.push_bytes;
+    let push_bytes_max = hub.current().limits.push_bytes;
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer, name, number };
+    let visit = Arc::new(Visit {
+        client: name.clone(),
+        address,
+        repository: repository.to_owned(),
+        since: seconds(),
+        received_bytes: AtomicU64::new(0),
+    });
+    hub.arrive(number, Arc::clone(&visit));
+    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer, number, name, visit };
     Ok((session, Message::Welcome { version: VERSION, program, configuration, push_bytes_max }))
 }
 

@@ -3,6 +3,7 @@
 //! A [`Shelf`] is one repository, opened for writing when it is first needed and shared by all its sessions.
 
 use crate::access::{Access, Verb};
+use crate::holdings::Cache;
 use chunkstore::backend::directory::Directory;
 use chunkstore::backend::{Backend, ObjectKind, ObjectName};
 use chunkstore::configuration::Configuration;
@@ -36,6 +37,7 @@ pub struct Shelf {
     open: Mutex<Option<Open>>,
     /// The dataset of each snapshot that was looked at; None of one that does not parse.
     datasets: Mutex<HashMap<SnapshotId, Option<String>>>,
+    pub cache: Cache,
 }
 
 /// A repository, and what each session holds of it.
@@ -48,8 +50,8 @@ impl Storage {
     /// `directory` holds a repository, or nothing yet.
     pub fn shelf(&self, name: &str, directory: &Path) -> Arc<Shelf> {
         let shelf = || {
-            let (open, datasets) = (Mutex::default(), Mutex::default());
-            Arc::new(Shelf { name: name.to_owned(), directory: directory.to_owned(), open, datasets })
+            let (open, datasets, cache) = (Mutex::default(), Mutex::default(), Cache::default());
+            Arc::new(Shelf { name: name.to_owned(), directory: directory.to_owned(), open, datasets, cache })
         };
         Arc::clone(lock(&self.shelves).entry(name.to_owned()).or_insert_with(shelf))
     }
@@ -73,6 +75,7 @@ impl Shelf {
     /// What a session works with: nothing that it is told is collected before [`Shelf::release`].
     pub fn leased(&self, session: u64) -> Result<Arc<Leased>> {
         self.with_open(|open| {
+            open.repository.set_time(seconds());
             if let Some(leased) = open.leases.get(&session) {
                 return Ok(Arc::clone(leased));
             }

@@ -863,6 +863,8 @@ class Repository:
         for name in self._names("snapshots"):
             self._collect(lambda: self._read_snapshot(name))
         for name in self._names("marks"):
+            if self._is_word_of_a_server(name):
+                continue
             self._collect(lambda: self.marks.append(Mark(self._object("marks", name), name, self.id, self.key_snapshot)))
         self._fold()
 
@@ -884,6 +886,13 @@ class Repository:
                 return handle.read()
         except OSError as error:
             raise Damage("%s: %s" % ("/".join(parts), error.strerror)) from None
+
+    def _is_word_of_a_server(self, name):
+        """What a server signed counts for that server alone."""
+        try:
+            return self._file("marks", name).startswith(b"NKmark\0\2")
+        except Damage:
+            return False
 
     def _object(self, directory, name):
         data = self._file(directory, name)

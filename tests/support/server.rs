@@ -23,9 +23,21 @@ impl Appliance {
         let address = appliance.address.clone();
         let data = appliance.data();
         appliance.ok(&["init", "--data", data.to_str().unwrap(), "--listen", &address]);
+        appliance.configure("http = \"off\"\n");
         appliance.start();
         appliance.ok(&["repository", "create", "office"]);
         appliance
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.place.path().join("server.toml")
+    }
+
+    /// The configuration is what `init` wrote, and this. Counts from the next start or reload on.
+    pub fn configure(&self, more: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let own: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
+        std::fs::write(self.config(), own + more).unwrap();
     }
 
     pub fn data(&self) -> PathBuf {
@@ -38,7 +50,7 @@ impl Appliance {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(nightkeep().with_file_name("nightkeepd"));
-        command.arg("--config").arg(self.place.path().join("server.toml")).args(arguments).stdin(Stdio::null());
+        command.arg("--config").arg(self.config()).args(arguments).stdin(Stdio::null());
         command
     }
 
@@ -51,10 +63,33 @@ impl Appliance {
         told(&mut self.command(arguments))
     }
 
+    /// As [`Appliance::configure`], for a file that was replaced.
+    pub fn configure_anew(&self, more: &str) {
+        let own = format!("#\ndata = \"{}\"\nlisten = \"{}\"\n", self.data().display(), self.address);
+        std::fs::write(self.config(), own + more).unwrap();
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let process = rustix::process::Pid::from_child(self.running.as_ref().unwrap());
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    }
+
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    pub fn start_with(&mut self, environment: &[(&str, &std::ffi::OsStr)]) {
         assert!(self.running.is_none());
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).unwrap();
-        self.running = Some(self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.running = Some(
+            self.command(&["serve"])
+                .envs(environment.iter().copied())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        );
         let until = Instant::now() + Duration::from_secs(60);
         while self.run(&["repository", "list"]).code != Some(0) {
             let ended = self.running.as_mut().and_then(|child| child.try_wait().unwrap());

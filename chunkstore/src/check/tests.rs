@@ -51,7 +51,7 @@ fn check(world: &World, read_data: ReadData) -> Result<CheckOutcome> {
     let check = Check {
         repository: &repository,
         configuration: &world.configuration,
-        key: &world.keys.write,
+        key: Some(&world.keys.write),
         reader: Some(&reader),
         read_data,
         threads: 1,
@@ -276,7 +276,7 @@ fn a_damaged_pack_goes_with_the_prune_once_its_content_is_stored_again() {
         dry_run: false,
         arrived: Default::default(),
     };
-    world.write(0).unwrap().prune(Some(&world.keys.write), &options).unwrap();
+    world.write(0).unwrap().prune(crate::mark::Believed::Key(&world.keys.write, None), &options).unwrap();
     assert!(world.backend.get(data).is_err(), "the damaged pack is gone");
     assert_eq!(read_large(&world, &first).unwrap(), expected("one"));
     let outcome = check(&world, ReadData::All).unwrap();

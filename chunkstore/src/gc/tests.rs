@@ -208,3 +208,29 @@ fn collecting_without_pause_beside_backups_loses_nothing() {
         }
     });
 }
+
+#[test]
+fn a_server_obeys_its_own_words_and_no_other_servers() {
+    let world = World::new();
+    let repository = world.write(0).unwrap();
+    let first = world.backup(&repository, 1, CHUNKS).unwrap();
+    let second = world.backup(&repository, 2, CHUNKS).unwrap();
+    let (all, one) = (repository.statistics().unwrap().blob_bytes, [first.summary.root.id]);
+    let held = repository.held_bytes(&one).unwrap();
+    assert!(0 < held && held < all, "{held} of {all}");
+    assert_eq!(repository.held_bytes(&[one[0], second.summary.root.id]).unwrap(), all);
+    let (server, _) = crate::snapshot::Writer::generate().unwrap();
+    let own = server.public_key();
+    let action = crate::mark::Action::Forget;
+    let mark = Mark { repository: first.summary.repository, snapshot: first.id, action, counter: 1, time: 0 };
+    repository.mark(&mark.sign(&server).unwrap()).unwrap();
+    let removed = |believed| {
+        let now = 30 * DAY * 1_000_000_000;
+        let options = PruneOptions { grace: Duration::ZERO, now, dry_run: true, arrived: Default::default() };
+        repository.prune(believed, &options).unwrap().snapshots_removed
+    };
+    assert!(removed(Believed::Server([1; 32])).is_empty());
+    assert!(removed(Believed::Key(&world.keys.write, None)).is_empty());
+    assert_eq!(removed(Believed::Server(own)), [first.id]);
+    assert_eq!(removed(Believed::Key(&world.keys.write, Some(own))), [first.id]);
+}

@@ -249,6 +249,23 @@ impl Survey {
         Ok((marking.marks, unknown))
     }
 
+    /// Bytes of all records that can be reached from the roots, whatever leases hold.
+    pub fn held_bytes(&self, roots: &[BlobId]) -> Result<u64> {
+        let mut marking = Marking::new(&self.connection, Numbers::default())?;
+        for root in roots {
+            numbers_of(&self.connection, root)?.into_iter().try_for_each(|no| marking.root(no))?;
+        }
+        let mut statement = self.connection.prepare("SELECT no, length FROM blob ORDER BY no").map_err(sql("read"))?;
+        let mut rows = statement.query([]).map_err(sql("read"))?;
+        let mut bytes = 0;
+        while let Some(row) = rows.next().map_err(sql("read"))? {
+            if marking.marks.contains(row.get(0).map_err(sql("read"))?) {
+                bytes += row.get::<_, i64>(1).map_err(sql("read"))?.unsigned_abs();
+            }
+        }
+        Ok(bytes)
+    }
+
     /// How much of each pack is marked, by pack number. Checks every row's checksum.
     pub fn usage(&self, marks: &Numbers) -> Result<BTreeMap<i64, Usage>> {
         let mut usage: BTreeMap<i64, Usage> = BTreeMap::new();

@@ -8,6 +8,9 @@ use crate::store::Store;
 impl Repository {
     /// Blobs whose bytes are lost here and whose content nothing else holds.
     pub fn lost_blobs(&self) -> Result<Vec<BlobId>> {
+        if !self.index.has_damage()? {
+            return Ok(Vec::new());
+        }
         Ok(self.index.lost()?.into_iter().filter(|lost| !lost.replaced).map(|lost| lost.id).collect())
     }
 

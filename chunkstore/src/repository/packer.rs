@@ -71,6 +71,13 @@ impl Packer {
         self.unindexed.push(pack);
     }
 
+    /// Number and bytes of packs without rows, those being filled among them.
+    pub fn pending(&self) -> (u64, u64) {
+        let open = [&self.data, &self.nodes].into_iter().filter(|builder| !builder.is_empty());
+        let lengths = self.unindexed.iter().map(|pack| pack.length).chain(open.map(|builder| builder.len() as u64));
+        lengths.fold((0, 0), |(packs, bytes), length| (packs + 1, bytes + length))
+    }
+
     /// These are in the index now.
     pub fn settle(&mut self, packs: &[NewPack]) {
         for entry in packs.iter().flat_map(|pack| &pack.trailer.entries) {

@@ -7,7 +7,7 @@ use crate::gc::{PruneOptions, PruneOutcome};
 use crate::id::{Reference, RepositoryId, RunId};
 use crate::key::Keys;
 use crate::list::{Item, List};
-use crate::mark::Action;
+use crate::mark::{Action, Believed};
 use crate::record::Kind;
 use crate::snapshot::{Details, Summary, Totals, Writer};
 use crate::tree::{Attributes, Content, Entry, Node, Tree};
@@ -136,7 +136,7 @@ impl World {
             dry_run: false,
             arrived: Default::default(),
         };
-        repository.prune(Some(&self.keys.write), &options)
+        repository.prune(Believed::Key(&self.keys.write, None), &options)
     }
 
     /// What a restart finds: the objects, without locks and faults.
@@ -409,10 +409,10 @@ fn the_grace_of_a_word_from_afar_begins_when_it_arrives() {
         dry_run: false,
         arrived: [(snapshot.id, 20 * 86_400 * 1_000_000_000)].into(),
     };
-    let outcome = repository.prune(Some(&world.keys.write), &options).unwrap();
+    let outcome = repository.prune(Believed::Key(&world.keys.write, None), &options).unwrap();
     assert_eq!(outcome.snapshots_in_grace, [(snapshot.id, 34 * 86_400 * 1_000_000_000)]);
     options.now = 34 * 86_400 * 1_000_000_000;
-    let outcome = repository.prune(Some(&world.keys.write), &options).unwrap();
+    let outcome = repository.prune(Believed::Key(&world.keys.write, None), &options).unwrap();
     assert_eq!(outcome.snapshots_removed, [snapshot.id]);
 }
 

@@ -1,4 +1,4 @@
-//! Who writes: an Ed25519 key pair per machine. It proves no right to anything; it tells one line of snapshots from another.
+//! Who writes: an Ed25519 key pair per machine, or per server. It proves no right to anything; it tells one line of snapshots from another.
 
 use crate::error::{Error, Result};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -32,12 +32,12 @@ impl Writer {
         self.public_key
     }
 
-    pub(super) fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         let signature = self.pair.try_sign(bytes).map_err(|_| Error::invalid("snapshot", "it could not be signed"))?;
         Ok(signature.as_ref().to_vec())
     }
 }
 
-pub(super) fn is_signed(public_key: &[u8; 32], bytes: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn is_signed(public_key: &[u8; 32], bytes: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ED25519, public_key).verify(bytes, signature).is_ok()
 }

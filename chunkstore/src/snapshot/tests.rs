@@ -225,8 +225,8 @@ fn a_writer_survives_storage() {
     let again = Writer::from_pkcs8(&bytes).unwrap();
     assert_eq!(again.public_key(), writer.public_key());
     let signature = again.sign(b"text").unwrap();
-    assert!(signer::is_signed(&writer.public_key(), b"text", &signature));
-    assert!(!signer::is_signed(&writer.public_key(), b"Text", &signature));
+    assert!(is_signed(&writer.public_key(), b"text", &signature));
+    assert!(!is_signed(&writer.public_key(), b"Text", &signature));
     assert!(Writer::from_pkcs8(&bytes[..bytes.len() - 1]).is_err());
     assert!(Writer::from_pkcs8(b"").is_err());
 }

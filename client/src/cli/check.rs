@@ -78,7 +78,7 @@ fn check(console: &Console, session: &Session, read_data: ReadData) -> Result<Ch
         let check = Check {
             repository,
             configuration: session.configuration(),
-            key: &session.keys.write,
+            key: Some(&session.keys.write),
             reader: reader.as_ref(),
             read_data,
             threads: std::thread::available_parallelism().map_or(1, usize::from),

@@ -10,6 +10,7 @@ use crate::session::{Purpose, Session};
 use crate::units::{format_size, parse_wait, plural};
 use chunkstore::gc::{PruneOptions, PruneOutcome};
 use chunkstore::id::SnapshotId;
+use chunkstore::mark::Believed;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub fn perform(console: &Console, session: &Session, grace: Option<Duration>, dr
     let options = PruneOptions { grace, now: clock::now(), dry_run, arrived: BTreeMap::new() };
     let repository =
         session.here("prune", "`nightkeepd gc` frees the space of what was forgotten, on a schedule or on demand")?;
-    let outcome = repository.prune(Some(&session.keys.write), &options)?;
+    let outcome = repository.prune(Believed::Key(&session.keys.write, None), &options)?;
     if console.json() {
         console.outcome(&json!({
             "message_type": "summary",

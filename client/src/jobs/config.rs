@@ -10,10 +10,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use super::mistake::{Mistake, Mistakes, Severity};
+use super::{Mistake, Severity};
 use crate::error::{Error, Result};
 use crate::retention::Policy;
 use crate::settings::{CredentialSource, Defaults};
+use rules::mistake::Mistakes;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -282,7 +283,7 @@ pub fn load(path: &Path) -> Result<Loaded> {
 
 fn parse(bytes: &[u8], path: &Path, permissions: Option<secret::Permissions>) -> (Config, Vec<Mistake>) {
     let whole = |what: &str, remedy: &str| {
-        let mistakes = Mistakes::new("");
+        let mistakes = Mistakes::new("", "");
         mistakes.file(Severity::Error, what, remedy);
         (Config::default(), mistakes.into_list())
     };

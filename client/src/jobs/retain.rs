@@ -7,7 +7,7 @@ use crate::retention::{self, Candidate, Policy};
 use crate::session::Session;
 use chunkstore::gc::PruneOptions;
 use chunkstore::id::SnapshotId;
-use chunkstore::mark::Action;
+use chunkstore::mark::{Action, Believed};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub fn prune(session: &Session) -> Result<u64> {
     let options = PruneOptions { grace, now: clock::now(), dry_run: false, arrived: BTreeMap::new() };
     Ok(session
         .here("prune", "leave `prune` out of the job: the server frees space by itself")?
-        .prune(Some(&session.keys.write), &options)?
+        .prune(Believed::Key(&session.keys.write, None), &options)?
         .bytes_freed)
 }
 

@@ -107,7 +107,7 @@ impl Round {
     }
 
     /// None when the round is over. The request that was asked for before was answered.
-    pub fn next(&mut self) -> Option<Request> {
+    pub fn next_request(&mut self) -> Option<Request> {
         if self.todo.is_empty() && !self.are_transfers_planned {
             self.plan_transfers();
         }

@@ -77,7 +77,7 @@ impl Transfer {
     }
 
     /// None until something that is under way was answered; and after [`Action::Commit`].
-    pub fn next(&mut self) -> Option<Action> {
+    pub fn next_action(&mut self) -> Option<Action> {
         loop {
             if let Some(record) = self.ready.pop_front() {
                 return Some(Action::Put(record));

@@ -48,7 +48,7 @@ pub async fn transfer(ends: &Ends, from: End, snapshot: Snapshot) -> Result<u64>
     let mut under_way = JoinSet::new();
     let mut bytes = 0;
     loop {
-        while let Some(action) = transfer.next() {
+        while let Some(action) = transfer.next_action() {
             match action {
                 Action::Ask(ids) => spawn_question(&mut under_way, ends, from.other(), ids, sender.clone()),
                 Action::Read(ids) => spawn_reading(&mut under_way, ends, from, ids, sender.clone()),

@@ -99,12 +99,18 @@ fn store_all(
             return Ok(());
         }
     };
+    // Before anything of it is taken.
+    if let Err(refusal) = session.admit() {
+        let _ = answers.send(Message::Refused(refusal));
+        return Ok(());
+    }
     let mut storing = Storing {
         session,
-        receiver: Receiver::new(store.configuration().repository, session.hub.settings.limits.push_bytes),
+        receiver: Receiver::new(store.configuration().repository, session.hub.current().limits.push_bytes),
         store,
         answers,
         since_look: 0,
+        unaccounted: 0,
         is_dirty: false,
     };
     while let Some(waiting) = frames.blocking_recv() {
@@ -132,6 +138,8 @@ struct Storing<'a> {
     answers: &'a mpsc::UnboundedSender<Message>,
     /// Bytes put since it was looked what is durable.
     since_look: u64,
+    /// Bytes put that were not noted yet.
+    unaccounted: u64,
     /// Something was put that is not known to be durable.
     is_dirty: bool,
 }
@@ -147,7 +155,13 @@ impl Storing<'_> {
                 self.is_dirty = true;
                 self.receiver.stored(id, len);
                 self.since_look += len as u64;
-                if self.since_look >= LOOK_BYTES { self.look() } else { Ok(()) }
+                self.unaccounted += len as u64;
+                if self.since_look < LOOK_BYTES {
+                    return Ok(());
+                }
+                self.account();
+                self.look()?;
+                self.session.admit().map_err(Error::Refused)
             }
             Step::Flush => {
                 self.flush()?;
@@ -167,12 +181,16 @@ impl Storing<'_> {
         let count = present.into_iter().take_while(|present| *present).count();
         let answer = self.receiver.settled(count);
         answer.into_iter().for_each(|answer| self.answer(answer));
-        if count == 0 && self.receiver.pending_bytes() > self.session.hub.settings.limits.push_bytes / 2 {
+        if count == 0 && self.receiver.pending_bytes() > self.session.hub.current().limits.push_bytes / 2 {
             self.flush()?;
             let answer = self.receiver.settled(usize::MAX);
             answer.into_iter().for_each(|answer| self.answer(answer));
         }
         Ok(())
+    }
+
+    fn account(&mut self) {
+        self.session.account(std::mem::take(&mut self.unaccounted));
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -210,6 +228,7 @@ impl Storing<'_> {
 
     /// However a push ends, what arrived is known to whoever comes next.
     fn settle(&mut self) {
+        self.account();
         if self.is_dirty
             && let Err(error) = self.store.flush()
         {

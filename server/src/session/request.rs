@@ -6,6 +6,7 @@ use crate::storage::blocking;
 use chunkstore::backend::{self, ObjectName};
 use chunkstore::id::{BlobId, MarkId, SlotId, SnapshotId};
 use chunkstore::key;
+use chunkstore::mark::Mark;
 use chunkstore::record::Record;
 use chunkstore::store::Store;
 use protocol::connection::Writer;
@@ -88,7 +89,11 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
             Message::Names { more, kind, names }
         }
         Message::Store { kind: ObjectKind::Mark, bytes } => {
-            let (_, mark) = chunkstore::mark::Mark::parse(&bytes, &store.configuration().repository)?;
+            let (_, mark) = Mark::parse(&bytes, &store.configuration().repository)?;
+            if Mark::server(&bytes).is_some() && !session.access.has(Role::Replica) {
+                let reason = "only a server itself says what it says";
+                return Err(Fault::Refused(Refusal::new(Code::Denied, "the mark", reason)));
+            }
             if !session.access.covers_all(Verb::Mark) {
                 let dataset = shelf.dataset(&store, mark.snapshot);
                 session.access.check_dataset(Verb::Mark, dataset.as_deref().unwrap_or("?")).map_err(Fault::Refused)?;

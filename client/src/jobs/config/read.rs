@@ -4,18 +4,17 @@ use super::secret::{self, Permissions};
 use super::source::{self, Machine};
 use super::{COPIES_WAIT, Command, Config, Hooks, Job, Language, Reports, Retention, Retry};
 use crate::dataset;
-use crate::jobs::mistake::{Mistake, Mistakes};
-use crate::jobs::table::{At, Table};
-use crate::retention::{Count, Policy};
+use crate::jobs::Mistake;
 use crate::settings::{CredentialSource, Place};
-use crate::units::Stretch;
 use chunkstore::snapshot::validate_label;
+use rules::keep;
+use rules::mistake::Mistakes;
+use rules::table::{At, Table, root};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use syslog::Facility;
-use toml::de::DeTable;
 use zeroize::Zeroizing;
 
 /// What is read of a file: its place and who may read it, for what is said about secrets.
@@ -26,17 +25,12 @@ pub struct Reading<'a> {
 }
 
 pub fn read(text: &str, path: &Path, permissions: Option<Permissions>) -> (Config, Vec<Mistake>) {
-    let mistakes = Mistakes::new(text);
+    let mistakes = Mistakes::new(text, "nightkeep config example");
     if let Some(permissions) = permissions {
         permissions.judge(path, &mistakes);
     }
-    let (root, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let at = error.span().map_or(0, |span| span.start);
-        let what = format!("this is not TOML: {}", error.message().replace('\n', ", "));
-        mistakes.error(at, "", what, remedy(error.message()));
-    }
-    let root = Table::new(root.get_ref(), String::new(), 0, &mistakes);
+    let entries = root(text, &mistakes);
+    let root = Table::new(&entries, String::new(), 0, &mistakes);
     let mut reading = Reading { path, permissions, machine: Machine::default() };
     let repository = reading.repository(&root);
     let place = repository.as_ref().and_then(|place| Place::parse(place).ok());
@@ -45,14 +39,6 @@ pub fn read(text: &str, path: &Path, permissions: Option<Permissions>) -> (Confi
     }
     let config = reading.config(&root, repository);
     (config, mistakes.into_list())
-}
-
-fn remedy(message: &str) -> &'static str {
-    if message.contains("duplicate") {
-        "keep one of the two"
-    } else {
-        "write KEY = VALUE with texts in quotes (\"...\"), lists in [ ], and tables as a line [NAME]"
-    }
 }
 
 impl Reading<'_> {
@@ -362,25 +348,9 @@ impl Reading<'_> {
     }
 
     fn retention(&self, table: &Table<'_>) -> Retention {
-        let policy = Policy {
-            last: count(table, "keep_last"),
-            hourly: count(table, "keep_hourly"),
-            daily: count(table, "keep_daily"),
-            weekly: count(table, "keep_weekly"),
-            monthly: count(table, "keep_monthly"),
-            yearly: count(table, "keep_yearly"),
-            within: stretch(table, "keep_within"),
-            labels: table.texts("keep_tags").unwrap_or_default().into_iter().map(|tag| tag.value).collect(),
-        };
-        if policy.is_given() && policy.validate().is_err() {
-            table.error("these rules would keep nothing", "at least one must be above 0");
-        }
+        let policy = keep::policy(table);
         let prune = table.boolean("prune");
-        table.finish(&[
-            ("keep_tag", "write `keep_tags`"),
-            ("daily", "write `keep_daily`"),
-            ("weekly", "write `keep_weekly`"),
-        ]);
+        table.finish(&keep::HINTS);
         Retention { policy, prune: prune.is_some_and(|prune| prune.value) }
     }
 
@@ -390,30 +360,6 @@ impl Reading<'_> {
 
     pub fn repository_dir(&self) -> Option<&Path> {
         self.machine.repository_dir()
-    }
-}
-
-fn count(table: &Table<'_>, key: &'static str) -> Option<Count> {
-    if table.is_text(key) {
-        return table.word(key, &[("unlimited", Count::Unlimited)]).map(|count| count.value);
-    }
-    let number = table.number(key, 0)?;
-    match u32::try_from(number.value) {
-        Ok(number) => Some(Count::Of(number)),
-        Err(_) => Some(Count::Unlimited),
-    }
-}
-
-fn stretch(table: &Table<'_>, key: &'static str) -> Option<Stretch> {
-    let text = table.text(key)?;
-    match Stretch::parse(&text.value) {
-        Ok(stretch) => Some(stretch),
-        Err(_) => {
-            let what = format!("`{}` is not a time", text.value);
-            let remedy = "write years, months, weeks, days, hours: \"1y6m\", \"14d\" (m is months)";
-            table.mistakes.error(text.at, &text.place, what, remedy);
-            None
-        }
     }
 }
 

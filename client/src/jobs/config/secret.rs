@@ -1,6 +1,7 @@
 //! Secrets in clear text: how they look in commands, and who else could read them. Pure.
 
-use super::super::mistake::{Mistakes, Severity};
+use crate::jobs::Severity;
+use rules::mistake::Mistakes;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -3,10 +3,10 @@
 use super::read::{Reading, claim};
 use super::{Files, Postgres, Source, What, Zodb};
 use crate::dataset::{self, Kind};
-use crate::jobs::mistake::Mistakes;
-use crate::jobs::table::{At, Table};
 use globset::Glob;
 use ignore::gitignore::GitignoreBuilder;
+use rules::mistake::Mistakes;
+use rules::table::{At, Table};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;

@@ -512,7 +512,7 @@ impl World {
 
     fn go_on(&mut self, number: usize) {
         let Some(round) = &mut self.links[number].round else { return };
-        let Some(request) = round.next() else {
+        let Some(request) = round.next_request() else {
             self.links[number].round = None;
             // In calm, until the end.
             return self.later(150, Event::Dial(number));
@@ -570,7 +570,7 @@ impl World {
         loop {
             let Some(Working::Transfer { from, snapshot, transfer }) = &mut self.links[number].working else { return };
             let (from, snapshot) = (*from, *snapshot);
-            let Some(action) = transfer.next() else { return };
+            let Some(action) = transfer.next_action() else { return };
             let own = self.links[number].dials;
             match (action, from) {
                 (Action::Ask(ids), End::Own) => self.ask(number, Packet::Ask(ids)),

@@ -1,7 +1,7 @@
 //! A table of the configuration file, asked for what it may hold. Whoever asks states the type; what does not fit, and at
 //! the end every key that nobody asked for, becomes a mistake with its place. Pure.
 
-use super::mistake::{Mistakes, nearest};
+use crate::mistake::{Mistakes, nearest};
 use crate::units::{parse_size, parse_wait};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -28,6 +28,25 @@ pub struct Table<'a> {
     pub at: usize,
     pub mistakes: &'a Mistakes<'a>,
     known: RefCell<Vec<&'static str>>,
+}
+
+/// The outermost table of a text; what is not TOML is a mistake, and reading goes on behind it.
+pub fn root<'t>(text: &'t str, mistakes: &Mistakes<'_>) -> DeTable<'t> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let at = error.span().map_or(0, |span| span.start);
+        let what = format!("this is not TOML: {}", error.message().replace('\n', ", "));
+        mistakes.error(at, "", what, remedy(error.message()));
+    }
+    root.into_inner()
+}
+
+fn remedy(message: &str) -> &'static str {
+    if message.contains("duplicate") {
+        "keep one of the two"
+    } else {
+        "write KEY = VALUE with texts in quotes (\"...\"), lists in [ ], and tables as a line [NAME]"
+    }
 }
 
 impl<'a> Table<'a> {
@@ -223,7 +242,7 @@ impl<'a> Table<'a> {
                 Some((_, remedy)) => (*remedy).to_owned(),
                 None => match nearest(name, &known) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => "remove it; `nightkeep config example` shows what there is".into(),
+                    None => format!("remove it; `{}` shows what there is", self.mistakes.example()),
                 },
             };
             self.mistakes.error(key.span().start, &self.path(name), "this key is not known here", remedy);

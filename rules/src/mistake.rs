@@ -46,12 +46,18 @@ impl fmt::Display for Mistake {
 /// All mistakes of one text, found in any order.
 pub struct Mistakes<'t> {
     text: &'t str,
+    example: &'static str,
     found: RefCell<Vec<Mistake>>,
 }
 
 impl<'t> Mistakes<'t> {
-    pub fn new(text: &'t str) -> Mistakes<'t> {
-        Mistakes { text, found: RefCell::default() }
+    /// `example` is the command that shows what there is.
+    pub fn new(text: &'t str, example: &'static str) -> Mistakes<'t> {
+        Mistakes { text, example, found: RefCell::default() }
+    }
+
+    pub fn example(&self) -> &'static str {
+        self.example
     }
 
     /// `at` is an offset in the text.
@@ -160,7 +166,7 @@ mod tests {
 
     #[test]
     fn mistakes_come_in_the_order_of_the_text() {
-        let mistakes = Mistakes::new("a\nb\nc");
+        let mistakes = Mistakes::new("a\nb\nc", "x");
         mistakes.warning(4, "c", "third", "mend it");
         mistakes.error(2, "jobs.b", "second", "mend it");
         mistakes.file(Severity::Error, "first", "mend it");
