@@ -138,7 +138,7 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
         Message::Offer(ids) => {
             // What a connection that nobody has missed yet brought counts as well.
             store.flush()?;
-            Message::Wanted(crate::peer::wanted(&store, &ids)?)
+            Message::Wanted(crate::peer::wanted(&store, session.hub.server, &ids)?)
         }
         Message::Lacking => site::lacking(session, &store)?,
         Message::Held(ids) => site::held(session, &ids)?,
