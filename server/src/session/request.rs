@@ -8,6 +8,7 @@ use chunkstore::id::{BlobId, MarkId, SlotId, SnapshotId};
 use chunkstore::key;
 use chunkstore::mark::Mark;
 use chunkstore::record::Record;
+use chunkstore::repository::Repository;
 use chunkstore::store::Store;
 use protocol::connection::Writer;
 use protocol::message::{Code, Message, NAMES_MAX, ObjectKind, Refusal, Role};
@@ -89,35 +90,11 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
             Message::Names { more, kind, names }
         }
         Message::Store { kind: ObjectKind::Mark, bytes } => {
-            let (_, mark) = Mark::parse(&bytes, &store.configuration().repository)?;
-            if Mark::server(&bytes).is_some() && !session.access.has(Role::Replica) {
-                let reason = "only a server itself says what it says";
-                return Err(Fault::Refused(Refusal::new(Code::Denied, "the mark", reason)));
-            }
-            if !session.access.covers_all(Verb::Mark) {
-                let dataset = shelf.dataset(&store, mark.snapshot);
-                session.access.check_dataset(Verb::Mark, dataset.as_deref().unwrap_or("?")).map_err(Fault::Refused)?;
-            }
-            if session.access.has(Role::Replica) {
-                site::accept_mark(session, &bytes)?;
-            } else {
-                store.mark(&bytes)?;
-            }
-            session.hub.sites.touch(&shelf.name);
+            leave_mark(session, &store, &bytes)?;
             Message::Done
         }
         Message::Store { kind: ObjectKind::KeySlot, bytes } => {
-            let id = key::slot::name_of(&bytes, store.configuration())?;
-            if session.access.has(Role::Replica) && site::refuses_slot(session, id)? {
-                return Ok(Message::Done);
-            }
-            if store.backend().get(ObjectName::KeySlot(id)).is_ok_and(|there| there != bytes) {
-                let reason = "there is another one of this id";
-                return Err(chunkstore::Error::invalid(format!("key slot {id}"), reason).into());
-            }
-            store.backend().put(ObjectName::KeySlot(id), &bytes)?;
-            session.hub.sites.touch(&shelf.name);
-            tracing::info!(client = session.access.client, repository = shelf.name, slot = %id, "key slot added");
+            add_slot(session, &store, &bytes)?;
             Message::Done
         }
         Message::Remove(id) => {
@@ -155,6 +132,39 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
         }
         other => return Err(chunkstore::Error::invalid(other.name(), "it is no request").into()),
     })
+}
+
+fn leave_mark(session: &Session, store: &Repository, bytes: &[u8]) -> std::result::Result<(), Fault> {
+    let (_, mark) = Mark::parse(bytes, &store.configuration().repository)?;
+    if Mark::server(bytes).is_some() && !session.access.has(Role::Replica) {
+        let reason = "only a server itself says what it says";
+        return Err(Fault::Refused(Refusal::new(Code::Denied, "the mark", reason)));
+    }
+    if !session.access.covers_all(Verb::Mark) {
+        let dataset = session.shelf.dataset(store, mark.snapshot);
+        session.access.check_dataset(Verb::Mark, dataset.as_deref().unwrap_or("?")).map_err(Fault::Refused)?;
+    }
+    if session.access.has(Role::Replica) {
+        site::accept_mark(session, bytes)?;
+    } else {
+        store.mark(bytes)?;
+    }
+    session.hub.sites.touch(&session.shelf.name);
+    Ok(())
+}
+
+fn add_slot(session: &Session, store: &Repository, bytes: &[u8]) -> chunkstore::Result<()> {
+    let id = key::slot::name_of(bytes, store.configuration())?;
+    if session.access.has(Role::Replica) && site::refuses_slot(session, id)? {
+        return Ok(());
+    }
+    if store.backend().get(ObjectName::KeySlot(id)).is_ok_and(|there| there != bytes) {
+        return Err(chunkstore::Error::invalid(format!("key slot {id}"), "there is another one of this id"));
+    }
+    store.backend().put(ObjectName::KeySlot(id), bytes)?;
+    session.hub.sites.touch(&session.shelf.name);
+    tracing::info!(client = session.access.client, repository = session.shelf.name, slot = %id, "key slot added");
+    Ok(())
 }
 
 /// Records, group by group as they are cheap to read; at most one group waits while another is sent.
