@@ -385,7 +385,11 @@ fn commands_of_the_readme_are_accepted() {
             continue;
         };
         // Up to a comment, a pipe, a redirection, or the words of another program. Help is printed if all before it is understood.
-        let end = ["#", "|", " > ", "-- "].iter().filter_map(|stop| command.find(stop)).min().unwrap_or(command.len());
+        let end = ["#", "|", " > ", " && ", "-- "]
+            .iter()
+            .filter_map(|stop| command.find(stop))
+            .min()
+            .unwrap_or(command.len());
         let words: Vec<String> =
             command[..end].replace("\"ada's passphrase\"", "label").split_whitespace().map(str::to_owned).collect();
         house.run(words.into_iter().chain(["--help".to_owned()])).expect(0);

@@ -26,6 +26,8 @@ mod watch;
 
 mod retain;
 
+mod copies;
+
 mod repository;
 
 pub mod run;

@@ -32,7 +32,7 @@ use pace::Pace;
 use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::fetch::Fetch;
 use protocol::identity::{NodeId, NodeKey};
-use protocol::message::{BATCH_MAX, Code, FETCH_MAX, Message, ObjectKind, Role, VERSION};
+use protocol::message::{BATCH_MAX, COPIES_MAX, Code, FETCH_MAX, Message, ObjectKind, Role, VERSION};
 use protocol::tls::Purpose;
 use protocol::token::{EXPORTER_LABEL, Token};
 use push::{Push, PushQueue};
@@ -342,6 +342,21 @@ impl Remote {
             }
             other => Err(unexpected(&other)),
         })
+    }
+
+    /// At which sites these snapshots are.
+    pub fn copies(&self, snapshots: &[SnapshotId]) -> chunkstore::Result<Vec<Vec<String>>> {
+        let requests: Vec<Message> =
+            snapshots.chunks(COPIES_MAX).map(|batch| Message::Copies(batch.to_vec())).collect();
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = self.link.requests(requests, |answer| match answer {
+            Message::CopiesAnswer(copies) => Ok(copies),
+            other => Err(unexpected(&other)),
+        })?;
+        let copies = answers.concat();
+        if copies.len() == snapshots.len() { Ok(copies) } else { Err(odd("it does not fit the question")) }
     }
 
     /// Starts what sends, when there is something to send for the first time.

@@ -16,7 +16,7 @@ use chunkstore::backend::directory::Directory;
 use chunkstore::backend::simulated::Simulated;
 use chunkstore::codec::Opener;
 use chunkstore::configuration::Configuration;
-use chunkstore::id::{RepositoryId, RunId, SlotId};
+use chunkstore::id::{RepositoryId, RunId, SlotId, SnapshotId};
 use chunkstore::key::{self, Credential, Hardness, Keys};
 use chunkstore::reader::Reader;
 use chunkstore::repository::{Access, Repository, Statistics, read_configuration};
@@ -43,6 +43,8 @@ pub struct Session {
     pub keys: Keys,
     /// The key slot that the credential opened; none for a write-only key.
     pub slot: Option<SlotId>,
+    /// Servers that were away, and why: another one was taken.
+    pub passed_over: Vec<(String, String)>,
     home: Home,
 }
 
@@ -61,7 +63,7 @@ impl Session {
         purpose: Purpose,
         credential: &dyn Fn(&str) -> Result<Credential>,
     ) -> Result<Session> {
-        let Located { place, objects, configuration, link } = locate(settings)?;
+        let Located { place, objects, configuration, link, passed_over } = locate(settings)?;
         let (slot, keys) = key::unlock_with_slot(&*objects, &configuration, &credential(&place)?)?;
         let home = match link {
             Some(link) => Home::Server(Arc::new(Remote::new(link, configuration))),
@@ -77,7 +79,7 @@ impl Session {
             Home::Here(repository) => Arc::<Repository>::clone(repository),
             Home::Server(remote) => Arc::<Remote>::clone(remote),
         };
-        Ok(Session { store, objects, keys, slot, home })
+        Ok(Session { store, objects, keys, slot, passed_over, home })
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -114,6 +116,14 @@ impl Session {
     pub fn reader(&self) -> Result<Reader> {
         let opener = Opener::new(&self.keys, self.configuration())?;
         Ok(Reader::new(Arc::clone(&self.store), opener))
+    }
+
+    /// At which sites these snapshots are, this one first; None if the repository is a directory.
+    pub fn copies(&self, snapshots: &[SnapshotId]) -> chunkstore::Result<Option<Vec<Vec<String>>>> {
+        match &self.home {
+            Home::Here(_) => Ok(None),
+            Home::Server(remote) => remote.copies(snapshots).map(Some),
+        }
     }
 
     /// What is stored.
@@ -241,17 +251,21 @@ pub struct Located {
     pub configuration: Configuration,
     /// The way to the server that keeps it.
     pub link: Option<Arc<Link>>,
+    /// Servers that were away, and why: another one was taken.
+    pub passed_over: Vec<(String, String)>,
 }
 
 pub fn locate(settings: &Settings) -> Result<Located> {
-    if let Some(place) = settings.remote()? {
-        let link = Arc::new(Link::open(settings, place)?);
-        let place = place.to_string();
-        let Some(configuration) = link.configuration()? else {
-            return Err(chunkstore::Error::NoRepository { place }.into());
-        };
-        let objects = Arc::new(KeySlots::new(Arc::clone(&link)));
-        return Ok(Located { place, objects, configuration, link: Some(link) });
+    let mut passed_over = Vec::new();
+    let servers = settings.servers()?;
+    for (number, place) in servers.iter().enumerate() {
+        let located = locate_at(settings, place);
+        match located {
+            Err(error) if is_away(&error) && number + 1 < servers.len() => {
+                passed_over.push((place.to_string(), error.to_string()));
+            }
+            located => return Ok(Located { passed_over, ..located? }),
+        }
     }
     let path = settings.directory()?;
     let objects: Arc<dyn Backend> = Arc::new(Directory::open(path)?);
@@ -260,7 +274,22 @@ pub fn locate(settings: &Settings) -> Result<Located> {
         chunkstore::Error::NoRepository { .. } => chunkstore::Error::NoRepository { place: place.clone() },
         other => other,
     })?;
-    Ok(Located { place, objects, configuration, link: None })
+    Ok(Located { place, objects, configuration, link: None, passed_over })
+}
+
+fn locate_at(settings: &Settings, place: &RemotePlace) -> Result<Located> {
+    let link = Arc::new(Link::open(settings, place)?);
+    let place = place.to_string();
+    let Some(configuration) = link.configuration()? else {
+        return Err(chunkstore::Error::NoRepository { place }.into());
+    };
+    let objects = Arc::new(KeySlots::new(Arc::clone(&link)));
+    Ok(Located { place, objects, configuration, link: Some(link), passed_over: Vec::new() })
+}
+
+/// Whether another site may do instead: nobody answers there, or it has nothing yet.
+fn is_away(error: &Error) -> bool {
+    matches!(error, Error::Store(chunkstore::Error::Unreachable { .. } | chunkstore::Error::NoRepository { .. }))
 }
 
 /// How hard new passphrase slots are to try. Only debug builds can be asked for the cheap setting of tests.

@@ -18,7 +18,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(300);
 #[derive(clap::Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Flags {
-    /// The repository: a directory, or quic://HOST:PORT/REPOSITORY [NIGHTKEEP_REPOSITORY]
+    /// The repository: a directory, or quic://HOST:PORT/REPOSITORY; of several, with commas, the first that answers [NIGHTKEEP_REPOSITORY]
     #[arg(short, long, global = true, value_name = "URL", value_hint = clap::ValueHint::DirPath)]
     pub repository: Option<OsString>,
 
@@ -57,7 +57,8 @@ pub struct Flags {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     Directory(PathBuf),
-    Remote(RemotePlace),
+    /// The same repository at several sites, in the order in which they are tried; never empty.
+    Servers(Vec<RemotePlace>),
 }
 
 /// Where the credential comes from.
@@ -141,20 +142,25 @@ impl Settings {
         })
     }
 
-    /// The repository's place, if it is on a server.
-    pub fn remote(&self) -> Result<Option<&RemotePlace>> {
+    /// The repository's places, if it is on servers: the first one is asked first. Empty if it is a directory.
+    pub fn servers(&self) -> Result<&[RemotePlace]> {
         match &self.place {
             None => Err(Error::NoRepositoryNamed),
-            Some(Place::Remote(place)) => Ok(Some(place)),
-            Some(Place::Directory(_)) => Ok(None),
+            Some(Place::Servers(places)) => Ok(places),
+            Some(Place::Directory(_)) => Ok(&[]),
         }
+    }
+
+    /// The first of them.
+    pub fn remote(&self) -> Result<Option<&RemotePlace>> {
+        Ok(self.servers()?.first())
     }
 
     /// The repository as it was named, for people.
     pub fn place_shown(&self) -> String {
         match &self.place {
             None => "(none)".into(),
-            Some(Place::Remote(place)) => place.to_string(),
+            Some(Place::Servers(places)) => places.iter().map(RemotePlace::to_string).collect::<Vec<_>>().join(","),
             Some(Place::Directory(path)) => path.display().to_string(),
         }
     }
@@ -187,8 +193,8 @@ impl Settings {
     pub fn directory(&self) -> Result<&PathBuf> {
         match &self.place {
             None => Err(Error::NoRepositoryNamed),
-            Some(Place::Remote(place)) => Err(Error::argument(
-                format!("repository {place}"),
+            Some(Place::Servers(_)) => Err(Error::argument(
+                format!("repository {}", self.place_shown()),
                 "it is on a server, not in a directory of this machine",
             )),
             Some(Place::Directory(path)) => Ok(path),
@@ -200,7 +206,9 @@ impl Place {
     pub fn parse(text: &OsString) -> Result<Place> {
         let bytes = text.as_bytes();
         if bytes.starts_with(b"quic://") {
-            return RemotePlace::parse(&text.to_string_lossy()).map(Place::Remote);
+            let places =
+                text.to_string_lossy().split(',').map(|place| RemotePlace::parse(place.trim())).collect::<Result<_>>();
+            return places.map(Place::Servers);
         }
         if let Some(path) = bytes.strip_prefix(b"file://") {
             return Ok(Place::Directory(PathBuf::from(std::ffi::OsStr::from_bytes(path))));
@@ -316,8 +324,10 @@ mod tests {
         assert_eq!(place("odd:name").unwrap(), Place::Directory("odd:name".into()));
         assert_eq!(
             place("quic://h:1/r").unwrap(),
-            Place::Remote(RemotePlace { address: "h:1".into(), repository: "r".into() })
+            Place::Servers(vec![RemotePlace { address: "h:1".into(), repository: "r".into() }])
         );
+        assert!(matches!(place("quic://h:1/r, quic://i:2/r").unwrap(), Place::Servers(places) if places.len() == 2));
+        assert!(place("quic://h:1/r,/srv/b").is_err());
         assert!(place("s3://bucket").is_err());
         let flags = Flags { repository: Some("quic://h:1/r".into()), ..Flags::default() };
         let settings = resolve(&flags, &[("HOME", "/h")], false).unwrap();

@@ -8,6 +8,7 @@ use crate::message::{HEAD_LEN, Head, Message, record_head};
 use crate::tls::{self, Admission, Purpose};
 use aws_lc_rs::hmac;
 use bytes::Bytes;
+use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, EndpointConfig, MtuDiscoveryConfig, ReadError, TransportConfig, VarInt, WriteError};
 use rustls::pki_types::CertificateDer;
@@ -75,7 +76,7 @@ impl Listener {
         let failed = |reason: String| Error::Unreachable { place: address.to_string(), reason };
         let crypto = QuicServerConfig::try_from(tls::server(key, admission)?).map_err(|e| failed(e.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(Arc::new(transport()));
+        config.transport_config(Arc::new(transport(Congestion::Bbr)));
         config.max_incoming(INCOMING_MAX).incoming_buffer_size(64 << 10).incoming_buffer_size_total(8 << 20);
         let socket = UdpSocket::bind(address).map_err(|error| failed(error.to_string()))?;
         let endpoint =
@@ -130,11 +131,25 @@ impl Arrival {
 impl Connection {
     /// `place` is HOST:PORT.
     pub async fn connect(place: &str, key: &NodeKey, server: NodeId, purpose: Purpose) -> Result<Connection> {
+        Connection::connect_with(place, key, server, (purpose, Congestion::Cubic)).await
+    }
+
+    /// As [`Connection::connect`], to another site.
+    pub async fn connect_site(place: &str, key: &NodeKey, server: NodeId) -> Result<Connection> {
+        Connection::connect_with(place, key, server, (Purpose::Work, Congestion::Bbr)).await
+    }
+
+    async fn connect_with(
+        place: &str,
+        key: &NodeKey,
+        server: NodeId,
+        how: (Purpose, Congestion),
+    ) -> Result<Connection> {
         let failed = |reason: String| Error::Unreachable { place: place.to_owned(), reason };
         let addresses = tokio::net::lookup_host(place).await.map_err(|error| failed(error.to_string()))?;
         let mut last = failed("it has no address".into());
         for address in addresses {
-            match Connection::connect_to(address, place, key, server, purpose).await {
+            match Connection::connect_to(address, place, key, server, how).await {
                 Err(error @ (Error::Unreachable { .. } | Error::Lost { .. })) => last = error,
                 outcome => return outcome,
             }
@@ -147,13 +162,13 @@ impl Connection {
         place: &str,
         key: &NodeKey,
         server: NodeId,
-        purpose: Purpose,
+        (purpose, congestion): (Purpose, Congestion),
     ) -> Result<Connection> {
         let failed = |reason: String| Error::Unreachable { place: place.to_owned(), reason };
         let (crypto, mismatch) = tls::client(key, server, purpose)?;
         let crypto = QuicClientConfig::try_from(crypto).map_err(|error| failed(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport()));
+        config.transport_config(Arc::new(transport(congestion)));
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -307,8 +322,21 @@ impl Reader {
     }
 }
 
-fn transport() -> TransportConfig {
+/// How fast an end sends (`docs/replication.md`, section 7).
+#[derive(Clone, Copy)]
+enum Congestion {
+    Cubic,
+    Bbr,
+}
+
+fn transport(congestion: Congestion) -> TransportConfig {
     let mut config = TransportConfig::default();
+    match congestion {
+        Congestion::Cubic => {}
+        Congestion::Bbr => {
+            config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+        }
+    }
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(DATAGRAM_BYTES_MAX);
     config

@@ -6,7 +6,7 @@ use crate::registry::{Peer, Registry};
 use crate::storage::{Shelf, nanoseconds};
 use chunkstore::backend::ObjectName;
 use chunkstore::id::{MarkId, RepositoryId, SnapshotId};
-use chunkstore::mark::{self, Mark};
+use chunkstore::mark::{self, Believed, Mark};
 use chunkstore::repository::Repository;
 use chunkstore::snapshot::Snapshot;
 use chunkstore::store::Store;
@@ -240,11 +240,14 @@ impl Link {
     }
 }
 
-/// Which of these snapshots this site does not have and wants, by the marks that it has.
-pub fn wanted(store: &Repository, snapshots: &[SnapshotId]) -> chunkstore::Result<Vec<bool>> {
+/// Which of these snapshots this site does not have and wants, by the marks that it has and that count for `server`, which it is.
+pub fn wanted(store: &Repository, server: NodeId, snapshots: &[SnapshotId]) -> chunkstore::Result<Vec<bool>> {
+    let believed = Believed::Server(server.0);
     let mut marks: HashMap<SnapshotId, Vec<(MarkId, Mark)>> = HashMap::new();
     for (id, mark) in store.marks()? {
-        if let Ok((mark, _)) = mark {
+        if let Ok((mark, bytes)) = mark
+            && believed.counts(&bytes)
+        {
             marks.entry(mark.snapshot).or_default().push((id, mark));
         }
     }
@@ -266,7 +269,8 @@ pub fn accept_mark(registry: &Registry, shelf: &Shelf, object: &[u8], delay: u64
     let store = shelf.store()?;
     let repository: RepositoryId = store.configuration().repository;
     let (id, mark) = Mark::parse(object, &repository)?;
-    if takes_away(&mark.action) {
+    // A server's word counts nowhere but there.
+    if takes_away(&mark.action) && Mark::server(object).is_none() {
         let now = nanoseconds();
         let seen = registry.note_word(&shelf.name, id, mark.snapshot, now)?;
         let delay = i64::try_from(u128::from(delay) * 1_000_000_000).unwrap_or(i64::MAX);

@@ -206,7 +206,7 @@ async fn note_copies(ends: &Ends, at_peer: &BTreeSet<SnapshotId>, only: bool) ->
 /// A connection with which both sites have the same repository.
 async fn connected(hub: &Arc<Hub>, key: &NodeKey, link: &Arc<Link>) -> Result<Ends> {
     let peer = &link.peer;
-    let connection = Connection::connect(&peer.address, key, peer.key, Purpose::Work).await?;
+    let connection = Connection::connect_site(&peer.address, key, peer.key).await?;
     let (control, push_bytes_max, theirs) = greet(&connection, &peer.repository).await?;
     let shelf = hub.storage.shelf(&peer.own, &hub.settings.repositories().join(&peer.own));
     let own = Arc::clone(&shelf);

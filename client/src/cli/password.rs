@@ -24,21 +24,31 @@ const SIGNAL_POLL: Duration = Duration::from_millis(50);
 impl Console {
     /// Opens the repository with whatever credential the settings name.
     pub fn open(&self, verb: &str, purpose: Purpose) -> Result<Session> {
-        Session::open(&self.settings, verb, purpose, &|place| self.credential(place))
+        let session = Session::open(&self.settings, verb, purpose, &|place| self.credential(place))?;
+        self.tell_passed_over(&session);
+        Ok(session)
     }
 
     /// Opens the repository for writing without waiting for its lock; the secret is asked for once and kept in `kept`.
     pub fn open_again(&self, settings: &Settings, verb: &str, kept: &OnceCell<Zeroizing<Vec<u8>>>) -> Result<Session> {
         let mut settings = settings.clone();
         settings.lock_wait = Duration::ZERO;
-        Session::open(&settings, verb, Purpose::Write, &|place| {
+        let session = Session::open(&settings, verb, Purpose::Write, &|place| {
             let secret = match kept.get() {
                 Some(secret) => secret.clone(),
                 None => self.secret(&settings.credential, &|| self.prompt(&format!("Passphrase for {place}: ")))?,
             };
             let credential = Credential::from_text(&secret)?;
             Ok((credential, kept.set(secret)).0)
-        })
+        })?;
+        self.tell_passed_over(&session);
+        Ok(session)
+    }
+
+    fn tell_passed_over(&self, session: &Session) {
+        for (place, reason) in &session.passed_over {
+            self.warn(&format!("{place} is away, another site is used: {reason}"));
+        }
     }
 
     /// The credential that the settings name, asked for if they name none.

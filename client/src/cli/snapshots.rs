@@ -9,6 +9,7 @@ use crate::history::Version;
 use crate::names;
 use crate::session::Purpose;
 use crate::units::{format_count, format_size};
+use chunkstore::id::SnapshotId;
 use globset::{GlobBuilder, GlobMatcher};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
@@ -58,10 +59,19 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
         });
         shown.reverse();
     }
+    let ids: Vec<SnapshotId> = shown.iter().map(|version| version.id).collect();
+    let copies = session.copies(&ids)?;
     if console.json() {
-        shown.iter().try_for_each(|version| console.object(&object(version, grace)))?;
+        for (at, version) in shown.iter().enumerate() {
+            let mut object = object(version, grace);
+            let sites = copies.as_ref().and_then(|copies| copies.get(at));
+            if let (Some(sites), Some(object)) = (sites, object.as_object_mut()) {
+                object.insert("copies".into(), json!(sites));
+            }
+            console.object(&object)?;
+        }
     } else if !shown.is_empty() {
-        print(console, &shown, grace, arguments.forgotten)?;
+        print(console, &shown, grace, arguments.forgotten, copies.as_deref())?;
     } else {
         console.say("There are none.")?;
     }
@@ -73,9 +83,17 @@ pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
     Ok(Exit::with_problems(problems))
 }
 
-fn print(console: &Console, versions: &[&Version], grace: u64, forgotten: bool) -> Result<()> {
+fn print(
+    console: &Console,
+    versions: &[&Version],
+    grace: u64,
+    forgotten: bool,
+    copies: Option<&[Vec<String>]>,
+) -> Result<()> {
+    // Where one site is all there is, a column of ones says nothing.
+    let copies = copies.filter(|copies| copies.iter().any(|sites| sites.len() > 1));
     let last = if forgotten { "RECOVERABLE UNTIL" } else { "NOTES" };
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("ID", false),
         ("TIME", false),
         ("DATASET", false),
@@ -83,13 +101,17 @@ fn print(console: &Console, versions: &[&Version], grace: u64, forgotten: bool) 
         ("SIZE", true),
         ("ADDED", true),
         ("TAGS", false),
-        (last, false),
-    ]);
+    ];
+    if copies.is_some() {
+        columns.push(("COPIES", false));
+    }
+    columns.push((last, false));
+    let mut table = Table::new(&columns);
     let zone = clock::zone();
-    for version in versions {
+    for (at, version) in versions.iter().enumerate() {
         let summary = version.summary();
         let labels: Vec<String> = version.state.labels.iter().map(|label| names::shown(label.as_bytes())).collect();
-        table.row(vec![
+        let mut row = vec![
             version.id.short(),
             clock::local(summary.time, &zone),
             names::shown(summary.dataset.as_bytes()),
@@ -97,8 +119,13 @@ fn print(console: &Console, versions: &[&Version], grace: u64, forgotten: bool) 
             format_size(summary.totals.content_bytes),
             format_size(summary.totals.added_bytes),
             labels.join(","),
-            notes(version, grace, &zone),
-        ]);
+        ];
+        if let Some(copies) = copies {
+            let sites = copies.get(at).map(Vec::as_slice).unwrap_or_default();
+            row.push(format!("{}: {}", sites.len(), names::printable(&sites.join(" "))));
+        }
+        row.push(notes(version, grace, &zone));
+        table.row(row);
     }
     console.table(&table)
 }

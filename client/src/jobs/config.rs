@@ -23,6 +23,8 @@ use syslog::Facility;
 
 pub const DEFAULT_PATH: &str = "/etc/nightkeep/client.toml";
 const BYTES_MAX: u64 = 1 << 20;
+/// How long other sites may take to have a copy.
+const COPIES_WAIT: Duration = Duration::from_secs(3600);
 
 #[derive(Default, Debug)]
 pub struct Config {
@@ -65,6 +67,9 @@ pub struct Job {
     /// Of the last success, or `status` complains.
     pub max_age: Option<Duration>,
     pub skip_if_unchanged: bool,
+    /// Sites that must have the snapshots before the job counts as done, and how long they may take.
+    pub copies: u64,
+    pub copies_wait: Duration,
     pub upload_bytes_per_second: Option<u64>,
     pub hooks: Hooks,
     pub retry: Retry,

@@ -2,6 +2,7 @@
 //! failure but a signal; what must be done in any case (`after`, `on_failure`, state, logs) is done after a signal too.
 
 use super::config::{Command, Config, Hooks, Job};
+use super::copies;
 use super::event::{Event, Moment};
 use super::hook;
 use super::journal::Journal;
@@ -203,6 +204,7 @@ impl Run<'_> {
                 Err(cause) => account.fail(&cause),
             },
         }
+        self.await_copies(job, &mut account);
         self.after(&job.hooks, Some(job), &mut account);
         if account.ending().verdict == Verdict::Done {
             self.forget(job, &mut account);
@@ -256,6 +258,25 @@ impl Run<'_> {
             };
             account.parts.push(part);
         }
+    }
+
+    /// The job is done only when other sites have what it saved.
+    fn await_copies(&mut self, job: &Job, account: &mut Account) {
+        let is_done = account.ending().verdict == Verdict::Done;
+        let Some(opened) = self.repository.opened().filter(|_| job.copies > 1 && is_done) else { return };
+        let (session, saved) = (&opened.session, &account.tally.saved);
+        let missing = match copies::wait(session, saved, job.copies, job.copies_wait, self.work.interrupted) {
+            Ok(None) => return,
+            Ok(Some(missing)) => Cause { message: missing, hint: None, code: super::verdict::INCOMPLETE },
+            Err(Error::Store(chunkstore::Error::Interrupted)) => {
+                account.parts.push(Ending::INTERRUPTED);
+                return;
+            }
+            Err(error) => (self.work.explain)(&error),
+        };
+        account.marred = true;
+        account.cause.get_or_insert_with(|| missing.message.clone());
+        self.tell_failed(Some(job), "copies", missing);
     }
 
     /// What must not vanish before it is saved, by the place of the source that saves it: only if something is saved before.

@@ -101,6 +101,8 @@ fn job(job: &Job) -> Value {
     put(&mut object, "tags", (!job.tags.is_empty()).then_some(&job.tags));
     put(&mut object, "max_age", job.max_age.map(wait));
     put(&mut object, "skip_if_unchanged", job.skip_if_unchanged.then_some(true));
+    put(&mut object, "copies", (job.copies > 1).then_some(job.copies));
+    put(&mut object, "copies_wait", (job.copies > 1).then(|| wait(job.copies_wait)));
     put(&mut object, "limit_upload", job.upload_bytes_per_second.map(|bytes| bytes / 1024));
     object.insert("sources".into(), job.sources.iter().map(source).collect());
     put_hooks(&mut object, &job.hooks);

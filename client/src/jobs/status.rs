@@ -127,6 +127,8 @@ mod tests {
             tags: Vec::new(),
             max_age: max_age.map(|hours| Duration::from_secs(hours * 3600)),
             skip_if_unchanged: false,
+            copies: 1,
+            copies_wait: Duration::ZERO,
             upload_bytes_per_second: None,
             hooks: Hooks::default(),
             retry: Retry::default(),

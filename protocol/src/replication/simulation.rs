@@ -5,6 +5,8 @@
 //! The network and the disks are models; the round, the transfer and the rules are those of the product.
 //! `NIGHTKEEP_SCHEDULES` says how many (1,000 without it), `NIGHTKEEP_SCHEDULE` runs a single one.
 
+mod fate;
+
 mod site;
 
 mod world;

@@ -93,3 +93,55 @@ fn names_of_repositories_are_names_of_directories() {
     let desk = desk();
     assert!(desk.registry.add_repository("office", 2).is_err());
 }
+
+fn peer(address: &str, own: &str) -> Peer {
+    Peer {
+        key: NodeId([5; 32]),
+        address: address.into(),
+        repository: "office".into(),
+        own: own.into(),
+        datasets: vec!["www/*".into()],
+        limits: vec![protocol::replication::Limit::from_text("08:00-18:00=500K").unwrap()],
+        delay: 7,
+        paused: false,
+    }
+}
+
+#[test]
+fn links_are_kept_and_found() {
+    let desk = desk();
+    let (one, two) = (peer("b:1", "office"), peer("b:1", "home"));
+    desk.registry.add_peer(&one, 1).unwrap();
+    desk.registry.add_peer(&two, 1).unwrap();
+    desk.registry.pause_peer(&one, true).unwrap();
+    let peers = || desk.registry.peers().unwrap();
+    assert_eq!(peers(), [two.clone(), Peer { paused: true, ..one.clone() }]);
+    assert!(chosen(peers(), "b:1").is_err(), "it could be both");
+    assert_eq!(chosen(peers(), "home").unwrap(), two);
+    assert!(chosen(peers(), "nkn1-").is_err() && chosen(peers(), "c:1").is_err());
+    desk.registry.note_copies("office", "b:1", &[SnapshotId([1; 32]), SnapshotId([2; 32])], false).unwrap();
+    desk.registry.note_copies("office", "c:1", &[SnapshotId([1; 32])], false).unwrap();
+    desk.registry.note_copies("office", "b:1", &[SnapshotId([1; 32])], true).unwrap();
+    assert_eq!(desk.registry.copies("office", SnapshotId([1; 32])).unwrap(), ["b:1", "c:1"]);
+    assert!(desk.registry.copies("office", SnapshotId([2; 32])).unwrap().is_empty(), "it has only the first now");
+    desk.registry.remove_peer(&one).unwrap();
+    assert_eq!(peers(), [two]);
+    assert_eq!(desk.registry.copies("office", SnapshotId([1; 32])).unwrap(), ["c:1"]);
+}
+
+#[test]
+fn words_from_afar_count_from_when_they_are_applied() {
+    let desk = desk();
+    let (mark, snapshot) = (chunkstore::id::MarkId([1; 32]), SnapshotId([2; 32]));
+    let registry = &desk.registry;
+    assert_eq!(registry.note_word("office", mark, snapshot, 100).unwrap(), 100);
+    assert_eq!(registry.note_word("office", mark, snapshot, 200).unwrap(), 100, "first seen");
+    assert!(registry.arrived("office").unwrap().is_empty(), "it waits");
+    registry.apply_word("office", mark, 300).unwrap();
+    registry.apply_word("office", mark, 400).unwrap();
+    assert_eq!(registry.arrived("office").unwrap(), [(snapshot, 300)].into());
+    assert!(registry.arrived("home").unwrap().is_empty());
+    assert!(!registry.was_slot_removed("office", &[1; 8]).unwrap());
+    registry.note_removed_slot("office", &[1; 8]).unwrap();
+    assert!(registry.was_slot_removed("office", &[1; 8]).unwrap());
+}

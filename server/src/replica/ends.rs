@@ -83,9 +83,9 @@ impl Ends {
                 Answer::Done
             }
             Request::Offer { to: End::Own, snapshots } => {
-                let shelf = Arc::clone(&self.shelf);
-                let wanted = blocking(move || peer::wanted(&*shelf.store()?, &snapshots)).await.ok_or_else(failed)?;
-                Answer::Wanted(wanted?)
+                let (shelf, server) = (Arc::clone(&self.shelf), self.hub.server);
+                let wanted = blocking(move || peer::wanted(&*shelf.store()?, server, &snapshots));
+                Answer::Wanted(wanted.await.ok_or_else(failed)??)
             }
             Request::Offer { to: End::Peer, snapshots } => {
                 match ask(&self.connection, &Message::Offer(snapshots.clone())).await? {

@@ -89,8 +89,14 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
             names.truncate(NAMES_MAX);
             Message::Names { more, kind, names }
         }
-        Message::Store { kind: ObjectKind::Mark, bytes } => store_mark(session, &store, &bytes)?,
-        Message::Store { kind: ObjectKind::KeySlot, bytes } => store_slot(session, &store, &bytes)?,
+        Message::Store { kind: ObjectKind::Mark, bytes } => {
+            leave_mark(session, &store, &bytes)?;
+            Message::Done
+        }
+        Message::Store { kind: ObjectKind::KeySlot, bytes } => {
+            add_slot(session, &store, &bytes)?;
+            Message::Done
+        }
         Message::Remove(id) => {
             match key::remove(store.backend(), store.configuration(), id) {
                 // It was removed before.
@@ -106,7 +112,11 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
             let groups = store.arrange(&ids)?;
             Message::Groups(groups.into_iter().map(|group| group.into_iter().map(position).collect()).collect())
         }
-        Message::Offer(ids) => Message::Wanted(crate::peer::wanted(&store, &ids)?),
+        Message::Offer(ids) => {
+            // What a connection that nobody has missed yet brought counts as well.
+            store.flush()?;
+            Message::Wanted(crate::peer::wanted(&store, session.hub.server, &ids)?)
+        }
         Message::Lacking => site::lacking(session, &store)?,
         Message::Held(ids) => site::held(session, &ids)?,
         Message::Copies(ids) => site::copies(session, &store, &ids)?,
@@ -124,40 +134,37 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
     })
 }
 
-fn store_mark(session: &Session, store: &Repository, bytes: &[u8]) -> std::result::Result<Message, Fault> {
-    let (access, shelf) = (&session.access, &session.shelf);
+fn leave_mark(session: &Session, store: &Repository, bytes: &[u8]) -> std::result::Result<(), Fault> {
     let (_, mark) = Mark::parse(bytes, &store.configuration().repository)?;
-    if Mark::server(bytes).is_some() && !access.has(Role::Replica) {
+    if Mark::server(bytes).is_some() && !session.access.has(Role::Replica) {
         let reason = "only a server itself says what it says";
         return Err(Fault::Refused(Refusal::new(Code::Denied, "the mark", reason)));
     }
-    if !access.covers_all(Verb::Mark) {
-        let dataset = shelf.dataset(store, mark.snapshot);
-        access.check_dataset(Verb::Mark, dataset.as_deref().unwrap_or("?")).map_err(Fault::Refused)?;
+    if !session.access.covers_all(Verb::Mark) {
+        let dataset = session.shelf.dataset(store, mark.snapshot);
+        session.access.check_dataset(Verb::Mark, dataset.as_deref().unwrap_or("?")).map_err(Fault::Refused)?;
     }
-    if access.has(Role::Replica) {
+    if session.access.has(Role::Replica) {
         site::accept_mark(session, bytes)?;
     } else {
         store.mark(bytes)?;
     }
-    session.hub.sites.touch(&shelf.name);
-    Ok(Message::Done)
+    session.hub.sites.touch(&session.shelf.name);
+    Ok(())
 }
 
-fn store_slot(session: &Session, store: &Repository, bytes: &[u8]) -> std::result::Result<Message, Fault> {
-    let (access, shelf) = (&session.access, &session.shelf);
+fn add_slot(session: &Session, store: &Repository, bytes: &[u8]) -> chunkstore::Result<()> {
     let id = key::slot::name_of(bytes, store.configuration())?;
-    if access.has(Role::Replica) && site::refuses_slot(session, id)? {
-        return Ok(Message::Done);
+    if session.access.has(Role::Replica) && site::refuses_slot(session, id)? {
+        return Ok(());
     }
     if store.backend().get(ObjectName::KeySlot(id)).is_ok_and(|there| there != bytes) {
-        let reason = "there is another one of this id";
-        return Err(chunkstore::Error::invalid(format!("key slot {id}"), reason).into());
+        return Err(chunkstore::Error::invalid(format!("key slot {id}"), "there is another one of this id"));
     }
     store.backend().put(ObjectName::KeySlot(id), bytes)?;
-    session.hub.sites.touch(&shelf.name);
-    tracing::info!(client = access.client, repository = shelf.name, slot = %id, "key slot added");
-    Ok(Message::Done)
+    session.hub.sites.touch(&session.shelf.name);
+    tracing::info!(client = session.access.client, repository = session.shelf.name, slot = %id, "key slot added");
+    Ok(())
 }
 
 /// Records, group by group as they are cheap to read; at most one group waits while another is sent.

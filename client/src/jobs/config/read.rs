@@ -2,7 +2,7 @@
 
 use super::secret::{self, Permissions};
 use super::source::{self, Machine};
-use super::{Command, Config, Hooks, Job, Language, Reports, Retention, Retry};
+use super::{COPIES_WAIT, Command, Config, Hooks, Job, Language, Reports, Retention, Retry};
 use crate::dataset;
 use crate::jobs::Mistake;
 use crate::settings::{CredentialSource, Place};
@@ -53,6 +53,8 @@ impl Reading<'_> {
             tags: Vec::new(),
             max_age: root.duration("max_age").map(|age| age.value),
             skip_if_unchanged: false,
+            copies: root.number("copies", 1).map_or(1, |copies| copies.value),
+            copies_wait: root.duration("copies_wait").map_or(COPIES_WAIT, |wait| wait.value),
             upload_bytes_per_second: upload.map(|kib| kib.value.saturating_mul(1024)),
             hooks: Hooks { timeout: hooks.timeout, ..Hooks::default() },
             retry,
@@ -79,8 +81,12 @@ impl Reading<'_> {
     }
 
     fn repository(&self, root: &Table<'_>) -> Option<OsString> {
-        let text = root.text("repository")?;
-        if secret::is_in_url(&text.value) {
+        let texts = root.texts("repository")?;
+        let first = texts.first()?;
+        // Of several places each is a server; one text says them all.
+        let joined = texts.iter().map(|text| text.value.trim()).collect::<Vec<_>>().join(",");
+        let text = At { value: joined, place: first.place.clone(), at: first.at };
+        if texts.iter().any(|text| secret::is_in_url(&text.value)) {
             let better = "leave the password out of it; it is not how a repository is opened";
             secret::report(root.mistakes, root.spot("repository"), self.path, self.permissions, better);
         }
@@ -240,6 +246,8 @@ impl Reading<'_> {
             tags: self.tags(table),
             max_age: table.duration("max_age").map(|age| age.value).or(defaults.max_age),
             skip_if_unchanged: table.boolean("skip_if_unchanged").is_some_and(|skip| skip.value),
+            copies: table.number("copies", 1).map_or(defaults.copies, |copies| copies.value),
+            copies_wait: table.duration("copies_wait").map_or(defaults.copies_wait, |wait| wait.value),
             upload_bytes_per_second: match table.number("limit_upload", 1) {
                 Some(kib) => Some(kib.value.saturating_mul(1024)),
                 None => defaults.upload_bytes_per_second,
