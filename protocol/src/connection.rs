@@ -36,6 +36,8 @@ const FRAME_BYTES_PER_SECOND_MIN: u64 = 1024;
 const GROWTH_MAX: usize = 256 << 10;
 /// Packets grow up to this where the path bears it.
 const DATAGRAM_BYTES_MAX: u16 = 16 << 10;
+/// For the last packet to leave this machine.
+const PARTING_MAX: Duration = Duration::from_millis(20);
 /// TLS alert "access denied", as QUIC carries it.
 const ACCESS_DENIED: u64 = 0x100 + 49;
 
@@ -233,11 +235,12 @@ impl Connection {
         self.inner.close(code(close), reason.as_bytes());
     }
 
-    /// Sends what says that it is over, if there was time.
+    /// Sends what says that it is over. It is not waited for until that has arrived, which QUIC gives three round trips: a peer
+    /// that does not hear of it finds out by itself.
     pub async fn close_gently(&self) {
         self.close(Close::Done, "");
         if let Some(endpoint) = &self._endpoint {
-            let _ = timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
+            let _ = timeout(PARTING_MAX, endpoint.wait_idle()).await;
         }
     }
 
