@@ -49,7 +49,7 @@ impl fmt::Display for Compression {
 
 /// Levels to choose from, and what sealing at them takes in relation to each other (dumps, sources and storages in chunks of 64 KiB; reading
 /// back is part of it). Above, twice the time saves another hundredth.
-const STEPS: [(u8, u32); 3] = [(1, 100), (3, 160), (6, 450)];
+const STEPS: [(u8, u32); 3] = [(1, 100), (3, 150), (6, 350)];
 /// With less than this share of the processors free, in thousandths, they are the limit.
 const SCARCE: u32 = 100;
 /// This much is to be left free after a rise, as far as can be foreseen.
