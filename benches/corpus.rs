@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// SplitMix64: small, fast, good enough for corpora, and ours to keep stable.
 pub struct Random(u64);
@@ -197,6 +197,72 @@ pub fn tree(root: &Path, entries: u64) -> io::Result<()> {
 pub fn tree_next(root: &Path, entries: u64) -> io::Result<()> {
     let words = Words::new();
     (0..entries).step_by(36).try_for_each(|n| file(&words, &root.join(name(&words, n)), n, 1))
+}
+
+/// So many files of a line or two in directories of a hundred, as of a mail or session store.
+pub fn tiny(root: &Path, entries: u64) -> io::Result<()> {
+    (0..entries).step_by(100).try_for_each(|n| fs::create_dir_all(tiny_directory(root, n)))?;
+    (0..entries).try_for_each(|n| tiny_file(root, n, 0))
+}
+
+/// One file in 50 changed, one in 50 more.
+pub fn tiny_next(root: &Path, entries: u64) -> io::Result<()> {
+    (entries..entries + entries / 50).step_by(100).try_for_each(|n| fs::create_dir_all(tiny_directory(root, n)))?;
+    (0..entries).step_by(50).chain(entries..entries + entries / 50).try_for_each(|n| tiny_file(root, n, 1))
+}
+
+fn tiny_directory(root: &Path, n: u64) -> PathBuf {
+    root.join(format!("{:03}/{:02}", n / 10_000, n / 100 % 100))
+}
+
+fn tiny_file(root: &Path, n: u64, version: u64) -> io::Result<()> {
+    let mut random = Random::new(n ^ version << 40);
+    let mut text = format!("session {n:08x} {:016x}\n", random.next());
+    for _ in 0..random.below(40) {
+        text.push_str(&format!("{:x} ", random.next() >> 40));
+    }
+    fs::create_dir_all(tiny_directory(root, n))?;
+    fs::write(tiny_directory(root, n).join(format!("{n:08}.txt")), text)
+}
+
+/// A web server's log of about `bytes`, which compresses well; each later night has 5 % more lines.
+pub fn logs(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
+    let words = Words::new();
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut random = Random::new(21);
+    let lines = bytes / 165;
+    for n in 0..lines + lines * 5 * night / 100 {
+        let (address, agent) = (random.skewed(2000), random.skewed(6));
+        writeln!(
+            out,
+            "10.0.{}.{} - - [21/Nov/2026:{:02}:{:02}:{:02} +0100] \"GET /shop/{}/{} HTTP/1.1\" 200 {} \"https://www.example.org/shop/\" \
+             \"Mozilla/5.0 (X11; Linux x86_64; rv:{}.0) Gecko/20100101 Firefox/{}.0\"",
+            address / 250,
+            address % 250,
+            n / 36_000 % 24,
+            n / 600 % 60,
+            n / 10 % 60,
+            words.pick(&mut random),
+            words.pick(&mut random),
+            random.skewed(400) * 31,
+            140 + agent,
+            140 + agent,
+        )?;
+    }
+    out.flush()
+}
+
+/// What cannot be compressed, as media or encrypted images; each later night, one megabyte in twenty is another.
+pub fn noise(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    for megabyte in 0..bytes / 1_000_000 {
+        let version = if megabyte % 20 == 7 { night } else { 0 };
+        let mut random = Random::new(megabyte | version << 32);
+        for _ in 0..1_000_000 / 8 {
+            out.write_all(&random.next().to_le_bytes())?;
+        }
+    }
+    out.flush()
 }
 
 fn directory(n: u64) -> String {

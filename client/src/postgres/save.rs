@@ -279,6 +279,7 @@ impl Run<'_> {
             dry_run: self.request.dry_run,
             skip_if_unchanged: self.request.skip_if_unchanged,
             upload_bytes_per_second: self.request.upload_bytes_per_second.map(|bytes| (bytes / jobs).max(1)),
+            compression: self.request.compression,
         }
     }
 
