@@ -110,6 +110,9 @@ fn row(words: &Words, table: &str, id: u64, version: u64) -> String {
     )
 }
 
+/// Time, length, status, and no user, description or extension.
+const TRANSACTION_HEAD_LEN: u64 = 23;
+
 /// An object storage as ZODB keeps it, of about `bytes`: transactions one after the other, each record with the place of its transaction and of the
 /// object's record before. Night 1 appends 2.5 %; from night 2 on it is packed: only last records are left, all at other places.
 pub fn storage(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
@@ -130,19 +133,27 @@ pub fn storage(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
         let mut body = Vec::new();
         for oid in oids.iter().filter(is_left) {
             let data = pickle(&words, *oid, tid);
-            let before = places.insert(*oid, at + 16 + body.len() as u64).unwrap_or(0);
-            for field in [*oid, tid << 20, before, at, data.len() as u64] {
+            let before = places.insert(*oid, at + TRANSACTION_HEAD_LEN + body.len() as u64).unwrap_or(0);
+            for field in [*oid, time(tid), before, at] {
                 body.extend(field.to_be_bytes());
             }
+            body.extend([0, 0]);
+            body.extend((data.len() as u64).to_be_bytes());
             body.extend(data);
         }
         if !body.is_empty() {
-            let len = body.len() as u64 + 16;
-            out.write_all(&[&(tid << 20).to_be_bytes()[..], &len.to_be_bytes(), &body, &len.to_be_bytes()].concat())?;
+            let len = body.len() as u64 + TRANSACTION_HEAD_LEN;
+            let head = [&time(tid).to_be_bytes()[..], &len.to_be_bytes(), b" ", &[0; 6]].concat();
+            out.write_all(&[&head[..], &body, &len.to_be_bytes()].concat())?;
             at += len + 8;
         }
     }
     out.flush()
+}
+
+/// When a transaction was, as the storage counts time.
+fn time(tid: u64) -> u64 {
+    0x0400_0000_0000_0000 + tid * 0x0444_4445
 }
 
 /// Which objects each transaction writes. Some are written often, a fifth of the first records replace older ones.

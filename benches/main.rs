@@ -90,10 +90,11 @@ fn main() -> io::Result<()> {
         let work = Work::new(name, arguments.size, scratch.path())?;
         for round in 0..arguments.rounds {
             for (peer, program) in &peers {
-                eprintln!("{name}, round {} of {}: {}", round + 1, arguments.rounds, peer.name());
-                if *peer != Peer::Repozo || name == "storage" {
-                    work.run(*peer, program, scratch.path(), &mut all)?;
+                if *peer == Peer::Repozo && name != "storage" {
+                    continue;
                 }
+                eprintln!("{name}, round {} of {}: {}", round + 1, arguments.rounds, peer.name());
+                work.run(*peer, program, scratch.path(), &mut all)?;
             }
         }
     }
