@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// SplitMix64: small, fast, good enough for corpora, and ours to keep stable.
 pub struct Random(u64);
@@ -110,6 +110,9 @@ fn row(words: &Words, table: &str, id: u64, version: u64) -> String {
     )
 }
 
+/// Time, length, status, and no user, description or extension.
+const TRANSACTION_HEAD_LEN: u64 = 23;
+
 /// An object storage as ZODB keeps it, of about `bytes`: transactions one after the other, each record with the place of its transaction and of the
 /// object's record before. Night 1 appends 2.5 %; from night 2 on it is packed: only last records are left, all at other places.
 pub fn storage(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
@@ -130,19 +133,27 @@ pub fn storage(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
         let mut body = Vec::new();
         for oid in oids.iter().filter(is_left) {
             let data = pickle(&words, *oid, tid);
-            let before = places.insert(*oid, at + 16 + body.len() as u64).unwrap_or(0);
-            for field in [*oid, tid << 20, before, at, data.len() as u64] {
+            let before = places.insert(*oid, at + TRANSACTION_HEAD_LEN + body.len() as u64).unwrap_or(0);
+            for field in [*oid, time(tid), before, at] {
                 body.extend(field.to_be_bytes());
             }
+            body.extend([0, 0]);
+            body.extend((data.len() as u64).to_be_bytes());
             body.extend(data);
         }
         if !body.is_empty() {
-            let len = body.len() as u64 + 16;
-            out.write_all(&[&(tid << 20).to_be_bytes()[..], &len.to_be_bytes(), &body, &len.to_be_bytes()].concat())?;
+            let len = body.len() as u64 + TRANSACTION_HEAD_LEN;
+            let head = [&time(tid).to_be_bytes()[..], &len.to_be_bytes(), b" ", &[0; 6]].concat();
+            out.write_all(&[&head[..], &body, &len.to_be_bytes()].concat())?;
             at += len + 8;
         }
     }
     out.flush()
+}
+
+/// When a transaction was, as the storage counts time.
+fn time(tid: u64) -> u64 {
+    0x0400_0000_0000_0000 + tid * 0x0444_4445
 }
 
 /// Which objects each transaction writes. Some are written often, a fifth of the first records replace older ones.
@@ -197,6 +208,72 @@ pub fn tree(root: &Path, entries: u64) -> io::Result<()> {
 pub fn tree_next(root: &Path, entries: u64) -> io::Result<()> {
     let words = Words::new();
     (0..entries).step_by(36).try_for_each(|n| file(&words, &root.join(name(&words, n)), n, 1))
+}
+
+/// So many files of a line or two in directories of a hundred, as of a mail or session store.
+pub fn tiny(root: &Path, entries: u64) -> io::Result<()> {
+    (0..entries).step_by(100).try_for_each(|n| fs::create_dir_all(tiny_directory(root, n)))?;
+    (0..entries).try_for_each(|n| tiny_file(root, n, 0))
+}
+
+/// One file in 50 changed, one in 50 more.
+pub fn tiny_next(root: &Path, entries: u64) -> io::Result<()> {
+    (entries..entries + entries / 50).step_by(100).try_for_each(|n| fs::create_dir_all(tiny_directory(root, n)))?;
+    (0..entries).step_by(50).chain(entries..entries + entries / 50).try_for_each(|n| tiny_file(root, n, 1))
+}
+
+fn tiny_directory(root: &Path, n: u64) -> PathBuf {
+    root.join(format!("{:03}/{:02}", n / 10_000, n / 100 % 100))
+}
+
+fn tiny_file(root: &Path, n: u64, version: u64) -> io::Result<()> {
+    let mut random = Random::new(n ^ version << 40);
+    let mut text = format!("session {n:08x} {:016x}\n", random.next());
+    for _ in 0..random.below(40) {
+        text.push_str(&format!("{:x} ", random.next() >> 40));
+    }
+    fs::create_dir_all(tiny_directory(root, n))?;
+    fs::write(tiny_directory(root, n).join(format!("{n:08}.txt")), text)
+}
+
+/// A web server's log of about `bytes`, which compresses well; each later night has 5 % more lines.
+pub fn logs(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
+    let words = Words::new();
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut random = Random::new(21);
+    let lines = bytes / 165;
+    for n in 0..lines + lines * 5 * night / 100 {
+        let (address, agent) = (random.skewed(2000), random.skewed(6));
+        writeln!(
+            out,
+            "10.0.{}.{} - - [21/Nov/2026:{:02}:{:02}:{:02} +0100] \"GET /shop/{}/{} HTTP/1.1\" 200 {} \"https://www.example.org/shop/\" \
+             \"Mozilla/5.0 (X11; Linux x86_64; rv:{}.0) Gecko/20100101 Firefox/{}.0\"",
+            address / 250,
+            address % 250,
+            n / 36_000 % 24,
+            n / 600 % 60,
+            n / 10 % 60,
+            words.pick(&mut random),
+            words.pick(&mut random),
+            random.skewed(400) * 31,
+            140 + agent,
+            140 + agent,
+        )?;
+    }
+    out.flush()
+}
+
+/// What cannot be compressed, as media or encrypted images; each later night, one megabyte in twenty is another.
+pub fn noise(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    for megabyte in 0..bytes / 1_000_000 {
+        let version = if megabyte % 20 == 7 { night } else { 0 };
+        let mut random = Random::new(megabyte | version << 32);
+        for _ in 0..1_000_000 / 8 {
+            out.write_all(&random.next().to_le_bytes())?;
+        }
+    }
+    out.flush()
 }
 
 fn directory(n: u64) -> String {

@@ -15,11 +15,13 @@ mod scale;
 
 mod server;
 
+mod sites;
+
 mod zodb;
 
 use clap::Parser;
 use measure::{Figures, Measurement};
-use peer::Peer;
+use peer::{Peer, Program};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ struct Arguments {
     /// Scale of the corpora: 1 is a dump of 494 MB and a tree of 98,000 files
     #[arg(long, default_value_t = 0.25)]
     size: f64,
-    /// Only corpora whose name contains this: dump, storage, tree
+    /// Only corpora whose name contains this: dump, storage, tree, tiny, logs, noise
     #[arg(long)]
     only: Option<String>,
     /// Rounds; medians are printed
@@ -51,6 +53,12 @@ struct Arguments {
     /// Instead: the same work in a directory and on a server behind the loopback
     #[arg(long)]
     server: bool,
+    /// Only these peers beside Nightkeep, by name, with commas: restic,rustic
+    #[arg(long, value_delimiter = ',')]
+    peers: Option<Vec<String>>,
+    /// Instead: replication between two servers, behind the loopback and over an emulated line
+    #[arg(long)]
+    sites: bool,
     /// The repozo program; by default the one that the tests installed
     #[arg(long, default_value = "target/python/bin/repozo")]
     repozo: PathBuf,
@@ -75,18 +83,24 @@ fn main() -> io::Result<()> {
     if let Some(mib) = arguments.zodb {
         return zodb::run(mib, &nightkeep, &arguments.repozo, scratch.path());
     }
+    if arguments.sites {
+        return sites::run(&nightkeep, arguments.size, arguments.rounds, scratch.path());
+    }
     if arguments.server {
         return server::run(&nightkeep, arguments.size, arguments.rounds, scratch.path());
     }
-    let peers = installed(&nightkeep);
+    let peers = installed(&nightkeep, &arguments.repozo, arguments.peers.as_deref());
     let mut all = BTreeMap::new();
-    for name in ["dump", "storage", "tree"] {
+    for name in ["dump", "storage", "tree", "tiny", "logs", "noise"] {
         if arguments.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
         let work = Work::new(name, arguments.size, scratch.path())?;
         for round in 0..arguments.rounds {
             for (peer, program) in &peers {
+                if *peer == Peer::Repozo && name != "storage" {
+                    continue;
+                }
                 eprintln!("{name}, round {} of {}: {}", round + 1, arguments.rounds, peer.name());
                 work.run(*peer, program, scratch.path(), &mut all)?;
             }
@@ -105,10 +119,17 @@ fn can_mount() -> bool {
 }
 
 /// Peers that can be run; says of the others how to install them.
-fn installed(nightkeep: &Path) -> Vec<(Peer, PathBuf)> {
+fn installed(nightkeep: &Path, repozo: &Path, wanted: Option<&[String]>) -> Vec<(Peer, PathBuf)> {
     let mut found = Vec::new();
-    for peer in peer::ALL {
-        let program = if peer == Peer::Nightkeep { nightkeep.to_owned() } else { PathBuf::from(peer.name()) };
+    let is_wanted = |peer: &Peer| {
+        *peer == Peer::Nightkeep || wanted.is_none_or(|names| names.iter().any(|name| name == peer.name()))
+    };
+    for peer in peer::ALL.into_iter().filter(is_wanted) {
+        let program = match peer {
+            Peer::Nightkeep => nightkeep.to_owned(),
+            Peer::Repozo => repozo.to_owned(),
+            _ => PathBuf::from(peer.program()),
+        };
         match peer.version(&program) {
             Some(version) => {
                 println!("- {version}");
@@ -155,6 +176,10 @@ impl Work {
         match self.name {
             "dump" => corpus::dump(&self.source.join("erp.sql"), self.scaled(494e6), night),
             "storage" => corpus::storage(&self.source.join("Data.fs"), self.scaled(520e6), night),
+            "logs" => corpus::logs(&self.source.join("access.log"), self.scaled(500e6), night),
+            "noise" => corpus::noise(&self.source.join("disk.img"), self.scaled(500e6), night),
+            "tiny" if night == 0 => corpus::tiny(&self.source, self.scaled(100e3)),
+            "tiny" => corpus::tiny_next(&self.source, self.scaled(100e3)),
             _ if night == 0 => corpus::tree(&self.source, self.scaled(98e3)),
             _ => corpus::tree_next(&self.source, self.scaled(98e3)),
         }
@@ -170,43 +195,54 @@ impl Work {
     }
 
     /// All work of one peer, in a fresh repository.
-    fn run(&self, peer: Peer, program: &Path, scratch: &Path, all: &mut Figures) -> io::Result<()> {
+    fn run(&self, peer: Peer, path: &Path, scratch: &Path, all: &mut Figures) -> io::Result<()> {
         let state = tempfile::tempdir_in(scratch)?;
-        let state = state.path();
-        std::fs::create_dir_all(state.join("target"))?;
+        let program = Program { peer, path, state: state.path() };
+        let target = state.path().join("target");
+        std::fs::create_dir_all(&target)?;
         self.set(0)?;
-        let repository = state.join("repository");
+        let mut before = 0;
         let mut record = |work: &str, measurement: Measurement| {
-            let stored = measure::stored_bytes(&repository);
+            let stored = measure::stored_bytes(&program.repository());
+            let added = stored.saturating_sub(before);
+            before = stored;
             all.entry(format!("{}: {work}", self.name))
                 .or_default()
                 .entry(peer.name())
                 .or_default()
-                .push(Measurement { stored, ..measurement });
+                .push(Measurement { stored, added, ..measurement });
         };
-        measure::run(peer.init(program, state))?;
-        record("first backup", measure::run(peer.backup(program, state, &self.source, 0))?);
-        record("unchanged backup", measure::run(peer.backup(program, state, &self.source, 1))?);
-        let mount = || peer.mount(program, state);
+        for command in program.init() {
+            measure::run(command)?;
+        }
+        record("first backup", measure::run(program.backup(&self.source, 0))?);
+        record("unchanged backup", measure::run(program.backup(&self.source, 1))?);
+        let mount = || program.mount();
         if can_mount() {
-            mount::run(peer, &mount, &state.join("mount"), &self.source, &mut record)?;
+            mount::run(peer, &mount, &state.path().join("mount"), &self.source, &mut record)?;
             if self.name == "dump" && peer == Peer::Nightkeep {
                 let name = self.source.join("erp.sql");
-                let decoded = mount::decode(&repository, peer::PASSWORD, &name.to_string_lossy());
+                let decoded = mount::decode(&program.repository(), peer::PASSWORD, &name.to_string_lossy());
                 record("mount: decoding alone", decoded.map_err(io::Error::other)?);
             }
         }
-        record("check with data", measure::run(peer.check(program, state))?);
-        record("restore", measure::run(peer.restore(program, state, &state.join("target"), 1))?);
+        if let Some(check) = program.check(1) {
+            record("check with data", measure::run(check)?);
+        }
+        record("restore", measure::run(program.restore(&target, 1))?);
         self.set(1)?;
-        record("next backup", measure::run(peer.backup(program, state, &self.source, 2))?);
+        record("next backup", measure::run(program.backup(&self.source, 2))?);
         for (night, work) in (2u64..).zip(self.later()) {
             self.set(night)?;
             let number = usize::try_from(night).unwrap_or(0) + 1;
-            record(work, measure::run(peer.backup(program, state, &self.source, number))?);
+            record(work, measure::run(program.backup(&self.source, number))?);
         }
         let mut prune = Measurement::default();
-        for command in peer.prune(program, state) {
+        let commands = program.prune();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        for command in commands {
             prune.add(&measure::run(command)?);
         }
         record("forget and prune", prune);

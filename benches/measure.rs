@@ -11,38 +11,47 @@ use std::time::{Duration, Instant};
 /// By work, then by peer: one measurement a round.
 pub type Figures = BTreeMap<String, BTreeMap<&'static str, Vec<Measurement>>>;
 
+/// The kernel counts processor time in ticks of so many seconds, on every machine this runs on.
+const TICK: f64 = 0.01;
+
 #[derive(Clone, Default, Debug)]
 pub struct Measurement {
     pub seconds: f64,
-    /// Highest resident memory seen, in KiB.
+    /// Processor time of all processes, in seconds.
+    pub processor: f64,
+    /// Highest resident memory seen of all processes together, in KiB.
     pub memory_kib: u64,
     /// Bytes in the repository afterwards.
     pub stored: u64,
+    /// By how much the repository grew: what would have been sent.
+    pub added: u64,
 }
 
 impl Measurement {
     /// A second command of the same work.
     pub fn add(&mut self, other: &Measurement) {
         self.seconds += other.seconds;
+        self.processor += other.processor;
         self.memory_kib = self.memory_kib.max(other.memory_kib);
     }
 }
 
 /// Runs a command to its end; an error if it fails. Memory is the high-water mark that the kernel keeps, read until the end.
 pub fn run(mut command: Command) -> io::Result<Measurement> {
+    let before = processor_of_children();
     let begun = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(|e| io::Error::other(format!("{command:?}: {e}")))?;
-    let status = format!("/proc/{}/status", child.id());
     let mut memory_kib = 0;
     let ended = loop {
         if let Some(ended) = child.try_wait()? {
             break ended;
         }
-        memory_kib = memory_kib.max(high_water(&status));
+        memory_kib = memory_kib.max(high_water_of_all(child.id()));
         std::thread::sleep(Duration::from_millis(2));
     };
     let seconds = begun.elapsed().as_secs_f64();
+    let processor = processor_of_children() - before;
     if !ended.success() {
         let mut text = String::new();
         if let Some(mut stderr) = child.stderr.take() {
@@ -50,7 +59,14 @@ pub fn run(mut command: Command) -> io::Result<Measurement> {
         }
         return Err(io::Error::other(format!("{command:?} ended with {ended}: {text}")));
     }
-    Ok(Measurement { seconds, memory_kib, stored: 0 })
+    Ok(Measurement { seconds, processor, memory_kib, ..Measurement::default() })
+}
+
+/// Processor time of those children, and their own, that were waited for.
+fn processor_of_children() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * TICK
 }
 
 /// Peak resident memory in KiB, from a process's status file.
@@ -58,6 +74,13 @@ pub fn high_water(status: &str) -> u64 {
     let text = std::fs::read_to_string(status).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("VmHWM:"));
     line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+}
+
+/// That of a process and all below it.
+fn high_water_of_all(process: u32) -> u64 {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    let below = children.split_whitespace().filter_map(|id| id.parse().ok()).map(high_water_of_all);
+    high_water(&format!("/proc/{process}/status")) + below.sum::<u64>()
 }
 
 pub fn stored_bytes(path: &Path) -> u64 {
@@ -74,7 +97,12 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A row a piece of work: median seconds, stored MB and peak MiB of each peer, and how many times longer the fastest peer took.
+fn seconds(rounds: &[Measurement]) -> f64 {
+    median(rounds.iter().map(|m| m.seconds))
+}
+
+/// A row a piece of work: medians of seconds and processor seconds, stored MB and peak MiB of each peer, and how many times longer the
+/// fastest peer took that deduplicates and encrypts too.
 pub fn markdown(all: &Figures, peers: &[Peer]) -> String {
     let mut text = String::from("| work |");
     for peer in peers {
@@ -91,22 +119,27 @@ pub fn markdown(all: &Figures, peers: &[Peer]) -> String {
                 text.push_str(" |");
                 continue;
             };
-            let seconds = median(rounds.iter().map(|m| m.seconds));
-            if *peer != Peer::Nightkeep {
-                fastest = fastest.min(seconds);
+            if peer.is_rival() {
+                fastest = fastest.min(seconds(rounds));
             }
+            let processor = median(rounds.iter().map(|m| m.processor));
             let stored = rounds.first().map_or(0, |m| m.stored) / 1_000_000;
             let memory = rounds.iter().map(|m| m.memory_kib).max().unwrap_or(0) / 1024;
-            let _ = write!(text, " {seconds:.2} s, {stored} MB, {memory} MiB |");
+            let _ = write!(text, " {:.2} s ({processor:.1}), {stored} MB, {memory} MiB |", seconds(rounds));
         }
-        let ours = by_peer.get("nightkeep").map_or(f64::NAN, |rounds| median(rounds.iter().map(|m| m.seconds)));
-        let _ = writeln!(text, " {:.1} |", fastest / ours);
+        let ratio = fastest / by_peer.get("nightkeep").map_or(f64::NAN, |rounds| seconds(rounds));
+        let _ = if ratio.is_finite() { writeln!(text, " {ratio:.1} |") } else { writeln!(text, " |") };
     }
     text
 }
 
 pub fn json(all: &Figures) -> serde_json::Value {
-    let row = |m: &Measurement| serde_json::json!({"seconds": m.seconds, "memory_kib": m.memory_kib, "stored_bytes": m.stored});
+    let row = |m: &Measurement| {
+        serde_json::json!({
+            "seconds": m.seconds, "processor_seconds": m.processor, "memory_kib": m.memory_kib,
+            "stored_bytes": m.stored, "added_bytes": m.added,
+        })
+    };
     all.iter()
         .map(|(work, by_peer)| {
             let peers: serde_json::Map<_, _> =

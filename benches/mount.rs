@@ -64,7 +64,11 @@ impl Mounted {
         let begun = Instant::now();
         work()?;
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(Measurement { seconds, memory_kib: high_water(&format!("/proc/{}/status", self.child.id())), stored: 0 })
+        Ok(Measurement {
+            seconds,
+            memory_kib: high_water(&format!("/proc/{}/status", self.child.id())),
+            ..Measurement::default()
+        })
     }
 }
 
@@ -150,7 +154,7 @@ pub fn decode(repository: &Path, password: &str, name: &str) -> chunkstore::Resu
         threads.into_iter().try_for_each(|thread| thread.join().map_err(failed)?)
     })?;
     let seconds = begun.elapsed().as_secs_f64();
-    Ok(Measurement { seconds, memory_kib: high_water("/proc/self/status"), stored: 0 })
+    Ok(Measurement { seconds, memory_kib: high_water("/proc/self/status"), ..Measurement::default() })
 }
 
 fn links(reader: &Reader, content: &Content) -> chunkstore::Result<Vec<chunkstore::id::Reference>> {

@@ -65,6 +65,9 @@ fn wrong_usage_is_1_and_help_is_0() {
     for words in [&["frobnicate"][..], &["backup"], &["restore", "files"], &["snapshots", "--latest", "x"]] {
         house.fails(1, words);
     }
+    for level in ["0", "20", "fast", "-1", ""] {
+        house.fails(1, ["backup", "files", "/etc/hostname", &format!("--compression={level}")]);
+    }
     house.fails(1, ["ls", "no-such-snapshot"]);
     house.fails(1, ["backup", "files", "/no/such/path"]);
     assert!(house.snapshots().is_empty());

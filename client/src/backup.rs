@@ -18,6 +18,8 @@ mod bases;
 
 mod delta;
 
+mod compression;
+
 mod chunks;
 
 mod cut;
@@ -54,6 +56,8 @@ use chunkstore::store::Store;
 use chunkstore::tree::{Attributes, Content, Entry, Node, Time, is_name};
 use chunkstore::writer::{BlobWriter, TreeBuilder};
 use chunkstore::{Error, Result};
+pub use compression::Compression;
+use compression::Pace;
 use delta::Delta;
 pub use delta::Deltas;
 use exclude::Excludes;
@@ -100,6 +104,7 @@ pub struct Request {
     pub skip_if_unchanged: bool,
     /// Bytes a second of new records.
     pub upload_bytes_per_second: Option<u64>,
+    pub compression: Compression,
 }
 
 #[derive(Default)]
@@ -346,8 +351,11 @@ fn with_session<T>(
     let halt = Halt::new(context.interrupted);
     let report = Report::new(context.monitor);
     let chunker = Chunker::new(context.key, gate.configuration().chunk_sizes);
-    let delta = Delta::new(context.deltas, context.key, context.cache_dir, request.dry_run);
-    let chunks = Chunks { writer: &writer, gate: &gate, halt: &halt, delta: &delta };
+    // A delta is a way to compress.
+    let deltas = if request.compression.is_none() { &Deltas::Off } else { context.deltas };
+    let delta = Delta::new(deltas, context.key, context.cache_dir, request.dry_run);
+    let pace = Pace::new(request.compression, &writer.sealer);
+    let chunks = Chunks { writer: &writer, gate: &gate, halt: &halt, delta: &delta, pace: &pace };
     let outcome = save(&Session { report: &report, chunker: &chunker, chunks: &chunks });
     // After a failure too: what was stored by then is there for the next run.
     delta.finish();

@@ -392,6 +392,7 @@ mod tests {
                 dry_run: false,
                 skip_if_unchanged: false,
                 upload_bytes_per_second: None,
+                compression: crate::backup::Compression::default(),
             };
             let context = Context {
                 store: session.store(),

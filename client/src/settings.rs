@@ -3,6 +3,7 @@
 //!
 //! Asks the environment through a function, so that it can be tested; touches no file.
 
+use crate::backup::Compression;
 use crate::error::{Error, Result};
 use crate::servers::RemotePlace;
 use crate::units;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub delta: bool,
     /// Bytes of such stored ones that are kept on this machine for a key that cannot read [NIGHTKEEP_DELTA_CACHE].
     pub delta_cache_bytes: u64,
+    /// How hard new contents are compressed, unless an option says it [NIGHTKEEP_COMPRESSION].
+    pub compression: Option<Compression>,
     /// Of a repository on a server; the verb says it.
     pub download_bytes_per_second: Option<u64>,
 }
@@ -133,6 +136,10 @@ impl Settings {
             delta_cache_bytes: match variable("NIGHTKEEP_DELTA_CACHE") {
                 Some(size) => units::parse_size(&size.to_string_lossy())?,
                 None => DELTA_CACHE_BYTES,
+            },
+            compression: match variable("NIGHTKEEP_COMPRESSION") {
+                Some(text) => Some(compression(&text)?),
+                None => None,
             },
             download_bytes_per_second: None,
             state_dir: match variable("NIGHTKEEP_STATE_DIR") {
@@ -235,6 +242,11 @@ fn credential(flags: &Flags, variable: &dyn Fn(&str) -> Option<OsString>) -> Cre
     given.or_else(|| variable("NIGHTKEEP_PASSWORD").map(text)).unwrap_or(CredentialSource::Prompt)
 }
 
+fn compression(text: &OsString) -> Result<Compression> {
+    let parsed = text.to_str().and_then(Compression::parse);
+    parsed.ok_or_else(|| Error::argument("NIGHTKEEP_COMPRESSION", Compression::EXPECTED))
+}
+
 /// On unless it is said to be off.
 fn switch(name: &str, value: Option<OsString>) -> Result<bool> {
     match value.as_ref().map(|value| value.as_bytes()) {
@@ -300,6 +312,15 @@ mod tests {
         assert_eq!(found(&[("NIGHTKEEP_DELTA", "off"), ("NIGHTKEEP_DELTA_CACHE", "64M")]).unwrap(), (false, 64 << 20));
         assert!(settings(&[("NIGHTKEEP_DELTA", "no")]).is_err());
         assert!(settings(&[("NIGHTKEEP_DELTA_CACHE", "much")]).is_err());
+    }
+
+    #[test]
+    fn compression_is_left_open_unless_it_is_said() {
+        let settings = |variables: &[(&str, &str)]| resolve(&Flags::default(), variables, true);
+        assert_eq!(settings(&[]).unwrap().compression, None);
+        let found = settings(&[("NIGHTKEEP_COMPRESSION", "none")]).unwrap().compression;
+        assert!(found.is_some_and(Compression::is_none));
+        assert!(settings(&[("NIGHTKEEP_COMPRESSION", "20")]).is_err());
     }
 
     #[test]

@@ -41,6 +41,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const INCOMING_MAX: usize = 256;
+/// Handshakes at once with addresses that may be forged; whoever comes then validates its address first, which costs a
+/// round trip (Retry; RFC 9000, section 8.1).
+const UNVALIDATED_MAX: usize = 32;
 /// A frame that was begun goes on at least this often, and at [`FRAME_BYTES_PER_SECOND_MIN`] on the whole.
 const STALL_MAX: Duration = Duration::from_secs(60);
 const FRAME_BYTES_PER_SECOND_MIN: u64 = 1024;
@@ -66,10 +69,15 @@ pub enum Close {
 
 pub struct Listener {
     endpoint: quinn::Endpoint,
+    /// Held by every arrival whose address nobody validated.
+    unvalidated: Arc<()>,
 }
 
 /// Somebody who asks to be let in.
-pub struct Arrival(quinn::Incoming);
+pub struct Arrival {
+    incoming: quinn::Incoming,
+    _unvalidated: Option<Arc<()>>,
+}
 
 #[derive(Clone)]
 pub struct Connection {
@@ -96,19 +104,23 @@ impl Listener {
         let socket = bind(address).map_err(|error| failed(error.to_string()))?;
         let endpoint =
             quinn::Endpoint::new(endpoint_config(Some(key)), Some(config), socket, Arc::new(quinn::TokioRuntime));
-        Ok(Listener { endpoint: endpoint.map_err(|error| failed(error.to_string()))? })
+        let endpoint = endpoint.map_err(|error| failed(error.to_string()))?;
+        Ok(Listener { endpoint, unvalidated: Arc::new(()) })
     }
 
     pub fn address(&self) -> Option<SocketAddr> {
         self.endpoint.local_addr().ok()
     }
 
-    /// The next one whose address is validated; None once closed.
+    /// The next one; None once closed. While many are on their way, one whose address is validated.
     pub async fn accept(&self) -> Option<Arrival> {
         loop {
             let incoming = self.endpoint.accept().await?;
             if incoming.remote_address_validated() {
-                return Some(Arrival(incoming));
+                return Some(Arrival { incoming, _unvalidated: None });
+            }
+            if Arc::strong_count(&self.unvalidated) <= UNVALIDATED_MAX {
+                return Some(Arrival { incoming, _unvalidated: Some(Arc::clone(&self.unvalidated)) });
             }
             // It fails only for a validated address.
             let _ = incoming.retry();
@@ -127,17 +139,17 @@ impl Listener {
 
 impl Arrival {
     pub fn address(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.incoming.remote_address()
     }
 
     pub fn refuse(self) {
-        self.0.refuse();
+        self.incoming.refuse();
     }
 
     /// The handshake.
     pub async fn admit(self) -> Result<Connection> {
-        let place = self.0.remote_address().to_string();
-        let connecting = self.0.accept().map_err(|error| lost(&place, error))?;
+        let place = self.incoming.remote_address().to_string();
+        let connecting = self.incoming.accept().map_err(|error| lost(&place, error))?;
         let inner = timeout(HANDSHAKE_MAX, connecting).await.map_err(|_| Error::lost("the handshake took too long"))?;
         Connection::new(inner.map_err(|error| lost(&place, error))?, None, place)
     }

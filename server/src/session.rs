@@ -11,6 +11,7 @@ use crate::hub::{Hub, Visit};
 use crate::quota::{self, Applicant};
 use crate::storage::{Shelf, blocking, seconds};
 use chunkstore::repository::Leased;
+use chunkstore::store::Store;
 use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::identity::NodeId;
 use protocol::message::{Code, Message, Refusal, Role, VERSION};
@@ -158,9 +159,10 @@ fn find(
     let granted = hub.registry.grants(client, repository, seconds()).map_err(failed)?;
     let (grants, writer, name) = granted.ok_or_else(unknown)?;
     let shelf = hub.storage.shelf(repository, &hub.settings.repositories().join(repository));
-    let configuration = match shelf.store() {
-        Ok(store) => chunkstore::store::Store::configuration(&*store).encode(),
-        Err(chunkstore::Error::NoRepository { .. }) => Vec::new(),
+    let described = shelf.store().and_then(|store| Ok((store.configuration().encode(), store.generation()?)));
+    let (configuration, generation) = match described {
+        Ok(described) => described,
+        Err(chunkstore::Error::NoRepository { .. }) => (Vec::new(), [0; 16]),
         Err(error) => return Err(refusal_of(&shelf, &error)),
     };
     let access = Access { client: format!("{name} ({client})"), repository: repository.to_owned(), grants };
@@ -179,7 +181,7 @@ fn find(
     hub.arrive(number, Arc::clone(&visit));
     let session =
         Session { hub: Arc::clone(hub), shelf, access, client, writer, number, name, visit, shown: Mutex::default() };
-    Ok((session, Message::Welcome { version: VERSION, program, configuration, push_bytes_max }))
+    Ok((session, Message::Welcome { version: VERSION, program, configuration, generation, push_bytes_max }))
 }
 
 /// What a client is told of an error; the log is told all of it.

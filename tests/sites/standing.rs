@@ -129,7 +129,10 @@ fn each_site_keeps_for_as_long_as_it_says_itself() {
     // Somebody wants to keep what only one of them has: then both do.
     there.ok(["pin", &all[1]]);
     until("what is pinned comes back", &[&a, &b], || {
-        house.ok(["snapshots", "--forgotten"]).lines().any(|line| line.contains(&all[1][..8]) && line.contains("pinned"))
+        house
+            .ok(["snapshots", "--forgotten"])
+            .lines()
+            .any(|line| line.contains(&all[1][..8]) && line.contains("pinned"))
     });
     tidy(&b);
     tidy(&a);

@@ -6,10 +6,12 @@
 use std::cell::RefCell;
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, find_frame_compressed_size, get_frame_content_size};
 
-/// Level 1: on chunks of 64 KiB it is nearly as small as level 3 and about twice as fast.
-const LEVEL: i32 = 1;
-/// For deltas, where the prefix does the work and a better search finds more of it.
-const DELTA_LEVEL: i32 = 3;
+/// Deltas are made with at least this level: the prefix does the work, and a better search finds more of it.
+const DELTA_LEVEL_MIN: i32 = 3;
+/// Up to this level zstd gives up early on what cannot be compressed, at 2 GB/s on 16 KiB of noise and 7 GB/s on 64 KiB; above, at a tenth of that.
+const SWIFT_LEVEL_MAX: i32 = 3;
+/// Higher levels are tried only on what a part of this size tells to be compressible.
+const SAMPLE_BYTES: usize = 8 << 10;
 /// A content and its prefix up to this size need no tables of their own measure, so that a context can be kept: making one costs as much as
 /// a delta of 64 KiB.
 const COMMON_BYTES_MAX: usize = 1 << 20;
@@ -23,22 +25,35 @@ thread_local! {
 }
 
 /// One frame of at most `limit` bytes, `None` if there is none. The limit is also the probe for what cannot be compressed:
-/// zstd gives up within the first block, at 2 GB/s on 16 KiB of noise and 7 GB/s on 64 KiB.
-pub(super) fn compress(content: &[u8], limit: usize) -> Option<Vec<u8>> {
+/// zstd gives up within the first block.
+pub(super) fn compress(content: &[u8], limit: usize, level: i32) -> Option<Vec<u8>> {
+    let level = if level > SWIFT_LEVEL_MAX && !is_promising(content) { SWIFT_LEVEL_MAX } else { level };
+    frame(content, limit, level)
+}
+
+fn is_promising(content: &[u8]) -> bool {
+    let start = content.len().saturating_sub(SAMPLE_BYTES) / 2;
+    let sample = content.get(start..).unwrap_or_default();
+    let sample = sample.get(..SAMPLE_BYTES).unwrap_or(sample);
+    frame(sample, sample.len() - sample.len() / 50, 1).is_some()
+}
+
+fn frame(content: &[u8], limit: usize, level: i32) -> Option<Vec<u8>> {
     let mut frame = Vec::with_capacity(limit);
     COMPRESSOR.with_borrow_mut(|context| {
-        context.set_parameter(CParameter::CompressionLevel(LEVEL)).ok()?;
+        context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
         context.compress2(&mut frame, content).ok()
     })?;
     Some(frame)
 }
 
 /// One frame that needs `prefix` to be read.
-pub(super) fn compress_delta(content: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn compress_delta(content: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
+    let level = level.max(DELTA_LEVEL_MIN);
     let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
     if content.len() + prefix.len() <= COMMON_BYTES_MAX && !prefix.starts_with(&DICTIONARY_MAGIC) {
         DELTA_COMPRESSOR
-            .with_borrow_mut(|context| context.compress_using_dict(&mut frame, content, prefix, DELTA_LEVEL).ok())?;
+            .with_borrow_mut(|context| context.compress_using_dict(&mut frame, content, prefix, level).ok())?;
         return Some(frame);
     }
     let mut context = CCtx::create();
@@ -46,7 +61,7 @@ pub(super) fn compress_delta(content: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
     // zstd indexes no more than the last eight bytes of a prefix for each of their slots.
     let window = (content.len() + prefix.len()).next_power_of_two().trailing_zeros().max(10);
     let tables = window.saturating_sub(3).clamp(17, 24);
-    context.set_parameter(CParameter::CompressionLevel(DELTA_LEVEL)).ok()?;
+    context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
     context.set_parameter(CParameter::WindowLog(window)).ok()?;
     context.set_parameter(CParameter::HashLog(tables)).ok()?;
     context.set_parameter(CParameter::ChainLog(tables)).ok()?;

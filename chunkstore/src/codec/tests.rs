@@ -75,6 +75,31 @@ fn what_compresses_is_compressed_and_what_does_not_is_raw() {
 }
 
 #[test]
+fn levels_are_honoured_and_make_no_difference_to_names_and_readers() {
+    let s = setup(Suite::Aes256Gcm);
+    let content = compressible(65_536, 1);
+    let base = s.seal(Kind::Chunk, &compressible(65_536, 40), &[]);
+    let bases = [(base.id, Arc::new(compressible(65_536, 40)))];
+    let mut sizes = Vec::new();
+    for level in [Level::RAW, Level::FASTEST, Level::new(6).unwrap(), Level::MAX] {
+        s.sealer.set_level(level);
+        for kind in [Kind::Chunk, Kind::Tree] {
+            let record = s.seal(kind, &content, &[]);
+            assert_eq!(s.open(&record, kind).unwrap(), content);
+            assert_eq!(record.tag, s.keys.write.tag(kind, &content));
+            sizes.push(record.bytes.len());
+        }
+        let similar = s.sealer.seal_similar(s.keys.write.tag(Kind::Chunk, &content), &content, &bases).unwrap();
+        assert_eq!(similar.links.is_empty(), level == Level::RAW, "a delta is compressed too");
+        // What cannot be compressed is raw at each level.
+        let raw = s.seal(Kind::Chunk, &noise(65_536, 1), &[]);
+        assert!(raw.bytes.len() > 65_536);
+    }
+    assert!(sizes.chunks(2).is_sorted_by(|a, b| a[0] > b[0] && a[1] > b[1]), "{sizes:?}");
+    assert_eq!([0, 1, 19, 20].map(|level| Level::new(level).map(Level::number)), [None, Some(1), Some(19), None]);
+}
+
+#[test]
 fn links_are_sorted_and_unique_whatever_the_order() {
     let s = setup(Suite::Aes256Gcm);
     let [a, b, c] = [1, 2, 3].map(|n| BlobId([n; 32]));
@@ -207,7 +232,7 @@ fn tags_classes_and_links_that_do_not_fit_are_refused() {
     assert!(refused(&forge(&s, Kind::Tree, tag, &[], &good), Kind::Tree), "kind");
     assert!(refused(&forge(&s, Kind::Chunk, tag, &[BlobId([1; 32])], &good), Kind::Chunk), "links of a chunk");
     let base = BlobId([1; 32]);
-    let delta = encode_delta([base].iter(), &compress::compress_delta(b"abc", b"base").unwrap());
+    let delta = encode_delta([base].iter(), &compress::compress_delta(b"abc", b"base", 1).unwrap());
     let open = |kind: Kind| {
         let payload = payload(kind as u8, 2, 3, &delta, &[]);
         let record = forge(&s, kind, s.opener.tag(kind, b"abc"), &[base], &payload);
@@ -258,7 +283,7 @@ fn a_delta_opens_with_its_bases_and_only_with_them() {
 fn bases_that_are_not_links_are_never_fetched() {
     let s = setup(Suite::Aes256Gcm);
     let (content, bases) = delta_case();
-    let frame = compress::compress_delta(&content, &bases[0].1).unwrap();
+    let frame = compress::compress_delta(&content, &bases[0].1, 1).unwrap();
     let body = encode_delta([bases[0].0].iter(), &frame);
     let tag = s.opener.tag(Kind::Chunk, &content);
     for links in [vec![], vec![bases[1].0], vec![bases[1].0, bases[0].0]] {

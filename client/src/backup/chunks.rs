@@ -1,8 +1,10 @@
 //! Pieces of content into the store: all tags are asked for at once, and only what is new is compressed, as a delta if something similar is stored.
 
+use super::compression::Pace;
 use super::delta::{Delta, Prepared};
 use super::gate::Gate;
 use super::halt::Halt;
+use chunkstore::codec::Sealer;
 use chunkstore::id::{BlobId, Reference, Tag};
 use chunkstore::record::Kind;
 use chunkstore::store::Store;
@@ -16,6 +18,7 @@ pub struct Chunks<'a> {
     pub gate: &'a Gate<'a>,
     pub halt: &'a Halt<'a>,
     pub delta: &'a Delta<'a>,
+    pub pace: &'a Pace,
 }
 
 impl Chunks<'_> {
@@ -47,7 +50,8 @@ impl Chunks<'_> {
     fn put_new(&self, tag: Tag, piece: &[u8], prepared: &Prepared) -> Result<Reference> {
         self.halt.check()?;
         if !self.gate.is_dry() {
-            let record = self.writer.sealer.seal_similar(tag, piece, &prepared.bases)?;
+            let seal = |sealer: &Sealer| sealer.seal_similar(tag, piece, &prepared.bases);
+            let record = self.pace.sealing(&self.writer.sealer, seal)?;
             let (sealed, is_delta) = (record.id, !record.links.is_empty());
             let revealed = if self.delta.keeps() { Some(self.writer.sealer.reveal(&record)?) } else { None };
             let reference = self.writer.put_record(Kind::Chunk, record, piece.len())?;

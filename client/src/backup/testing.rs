@@ -1,6 +1,6 @@
 //! What tests of backups share: a repository in memory, a monitor that remembers, a look at what was saved.
 
-use crate::backup::{Context, Deltas, FilesOptions, Outcome, Request, StreamSource, files, stream};
+use crate::backup::{Compression, Context, Deltas, FilesOptions, Outcome, Request, StreamSource, files, stream};
 use crate::monitor::{Counters, Monitor};
 use chunkstore::Result;
 use chunkstore::backend::Backend;
@@ -131,6 +131,7 @@ impl Fixture {
             dry_run: false,
             skip_if_unchanged: false,
             upload_bytes_per_second: None,
+            compression: Compression::default(),
         }
     }
 

@@ -26,6 +26,7 @@ ENVIRONMENT
   NIGHTKEEP_CACHE_DIR         change caches (/var/cache/nightkeep, or in $XDG_CACHE_HOME or ~/.cache)
   NIGHTKEEP_DELTA             off: store chunks that resemble stored ones whole
   NIGHTKEEP_DELTA_CACHE       size of the bases kept for a key that cannot read, or a server (1G)
+  NIGHTKEEP_COMPRESSION       auto, none, or a level from 1 to 19, for --compression
   NIGHTKEEP_STATE_DIR         this machine's identity (/var/lib/nightkeep, or in $XDG_STATE_HOME or ~/.local/state)
   NIGHTKEEP_CONFIG            the configuration file (/etc/nightkeep/client.toml)
 An option beats its variable, the variable beats the configuration file. Of several variables for the credential, the

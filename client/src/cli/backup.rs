@@ -9,11 +9,12 @@ mod zodb;
 use super::Exit;
 use super::console::Console;
 use super::progress::Progress;
-use crate::backup::{Context, Deltas, Outcome, Request};
+use crate::backup::{Compression, Context, Deltas, Outcome, Request};
 use crate::dataset::{self, Kind};
 use crate::error::Result;
 use crate::history::History;
 use crate::session::{self, Purpose, Session};
+use crate::settings::Settings;
 use crate::units::{format_count, format_elapsed, format_size, plural};
 use chunkstore::snapshot::{Writer, validate_label};
 use serde_json::{Value, json};
@@ -54,6 +55,11 @@ struct Common {
     /// Store at most so many KiB a second
     #[arg(long, value_name = "KIB_S", value_parser = clap::value_parser!(u64).range(1..))]
     limit_upload: Option<u64>,
+    /// How hard to compress: auto, none, or a fixed level from 1 to 19 [NIGHTKEEP_COMPRESSION] [default: auto]
+    ///
+    /// auto compresses fast while the processors are the limit, and better while they idle: behind a slow source or line.
+    #[arg(long, value_name = "LEVEL", value_parser = compression)]
+    compression: Option<Compression>,
 }
 
 pub fn run(console: &Console, arguments: &Arguments) -> Result<Exit> {
@@ -102,7 +108,7 @@ impl Opened {
 }
 
 /// A request of a run of its own.
-fn request(common: &Common, dataset: String, host: String) -> Result<Request> {
+fn request(settings: &Settings, common: &Common, dataset: String, host: String) -> Result<Request> {
     Ok(Request {
         run: session::new_run()?,
         dataset,
@@ -111,6 +117,7 @@ fn request(common: &Common, dataset: String, host: String) -> Result<Request> {
         dry_run: common.dry_run,
         skip_if_unchanged: common.skip_if_unchanged,
         upload_bytes_per_second: common.limit_upload.map(|kib| kib.saturating_mul(1024)),
+        compression: common.compression.or(settings.compression).unwrap_or_default(),
     })
 }
 
@@ -121,7 +128,7 @@ fn save(console: &Console, common: &Common, kind: Kind, default: &str, engine: &
     let host = dataset::host();
     let dataset = dataset::name(&host, kind, common.dataset.as_deref(), default)?;
     let opened = Opened::open(console)?;
-    let request = request(common, dataset, host)?;
+    let request = request(&console.settings, common, dataset, host)?;
     let progress = Progress::start(console);
     expect(&progress, &opened.session.history()?, &request.dataset);
     let outcome = opened.with_context(console, &progress, |context| engine(context, &request));
@@ -213,6 +220,10 @@ fn lines(request: &Request, outcome: &Outcome) -> Vec<String> {
     }
     lines.extend([format!("Time:      {}", format_elapsed(outcome.elapsed)), last]);
     lines
+}
+
+fn compression(text: &str) -> std::result::Result<Compression, String> {
+    Compression::parse(text).ok_or_else(|| Compression::EXPECTED.to_owned())
 }
 
 /// A tag that can be given and taken away again with `tag SNAPSHOT +T -T`.

@@ -11,6 +11,7 @@ mod source;
 mod tests;
 
 use super::{Mistake, Severity};
+use crate::backup::Compression;
 use crate::error::{Error, Result};
 use crate::retention::Policy;
 use crate::settings::{CredentialSource, Defaults};
@@ -71,6 +72,7 @@ pub struct Job {
     pub copies: u64,
     pub copies_wait: Duration,
     pub upload_bytes_per_second: Option<u64>,
+    pub compression: Compression,
     pub hooks: Hooks,
     pub retry: Retry,
     pub retention: Retention,

@@ -301,6 +301,7 @@ impl Run<'_> {
             tags: &job.tags,
             skip_if_unchanged: job.skip_if_unchanged,
             upload_bytes_per_second: job.upload_bytes_per_second,
+            compression: work.settings.compression.unwrap_or(job.compression),
         };
         let watch = Watch::new((work.monitor)(), self.journal, &job.name, expected);
         let repository_dir = work.settings.directory().ok().map(PathBuf::as_path);

@@ -1,6 +1,7 @@
 //! The configuration as an example, and as it was understood: presets spelled out, defaults filled in, secrets left out. Pure.
 
 use super::config::{Command, Config, Files, Hooks, Job, Language, Retention, Retry, Source, What, Zodb, has_secret};
+use crate::backup::Compression;
 use crate::retention::Count;
 use crate::settings::{CredentialSource, Settings};
 use crate::units::Stretch;
@@ -104,6 +105,7 @@ fn job(job: &Job) -> Value {
     put(&mut object, "copies", (job.copies > 1).then_some(job.copies));
     put(&mut object, "copies_wait", (job.copies > 1).then(|| wait(job.copies_wait)));
     put(&mut object, "limit_upload", job.upload_bytes_per_second.map(|bytes| bytes / 1024));
+    put(&mut object, "compression", (job.compression != Compression::Auto).then(|| job.compression.to_string()));
     object.insert("sources".into(), job.sources.iter().map(source).collect());
     put_hooks(&mut object, &job.hooks);
     object.insert("retry".into(), retry(job.retry));

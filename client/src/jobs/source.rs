@@ -4,7 +4,7 @@ use super::config::{Files, Postgres, Source, What, Zodb};
 use super::event::{Event, Saved};
 use super::journal::Journal;
 use super::verdict::FAILED;
-use crate::backup::{self, Context, FilesOptions, Outcome, Request, StreamSource};
+use crate::backup::{self, Compression, Context, FilesOptions, Outcome, Request, StreamSource};
 use crate::dataset::{self, Kind};
 use crate::error::Result;
 use crate::names;
@@ -24,6 +24,7 @@ pub struct Order<'a> {
     pub tags: &'a [String],
     pub skip_if_unchanged: bool,
     pub upload_bytes_per_second: Option<u64>,
+    pub compression: Compression,
 }
 
 /// What a source came to. What failed of it was told.
@@ -120,6 +121,7 @@ impl Order<'_> {
             dry_run: false,
             skip_if_unchanged: self.skip_if_unchanged,
             upload_bytes_per_second: self.upload_bytes_per_second,
+            compression: self.compression,
         }
     }
 

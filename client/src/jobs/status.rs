@@ -130,6 +130,7 @@ mod tests {
             copies: 1,
             copies_wait: Duration::ZERO,
             upload_bytes_per_second: None,
+            compression: crate::backup::Compression::default(),
             hooks: Hooks::default(),
             retry: Retry::default(),
             retention: Retention::default(),

@@ -22,6 +22,26 @@ fn the_output_of_a_command_becomes_a_file() {
 }
 
 #[test]
+fn a_level_is_honoured_and_content_is_known_whatever_the_level() {
+    let added = |fixture: &Fixture, compression: &str| {
+        let compression = Compression::parse(compression).unwrap();
+        let outcome = fixture.save_stream_as(&Request { compression, ..Fixture::request() }, "n", &["seq", "400000"]);
+        let outcome = outcome.unwrap();
+        let entries = fixture.entries(&outcome);
+        assert!(fixture.content(&entries[&b"/n"[..]]).starts_with(b"1\n2\n3\n"));
+        outcome
+    };
+    let sizes = ["none", "1", "19"].map(|level| added(&Fixture::new(), level).added_bytes);
+    assert!(sizes[0] > 2_688_895 && sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+    // Whatever the level at which it was stored.
+    let fixture = Fixture::new();
+    added(&fixture, "none");
+    for level in ["auto", "9"] {
+        assert!(added(&fixture, level).new_bytes < 1000, "a node, with the time of the run");
+    }
+}
+
+#[test]
 fn what_is_short_lies_in_its_entry() {
     let fixture = Fixture::new();
     for text in ["", "short"] {

@@ -105,7 +105,7 @@ pub fn run(console: &Console, arguments: &Postgres) -> Result<Exit> {
     };
     let opened = Opened::open(console)?;
     let history = opened.session.history()?;
-    let request = request(&arguments.common, String::new(), dataset::host())?;
+    let request = request(&console.settings, &arguments.common, String::new(), dataset::host())?;
     let progress = Progress::start(console);
     let observe = |event: Event<'_>| {
         if let Event::Finished(finished) = event {

@@ -44,7 +44,7 @@ pub fn run(console: &Console, arguments: &Roundup) -> Result<Exit> {
     // Before a passphrase is asked for: that this is a tracker which can be saved.
     engine::inspect(&options.home)?;
     let opened = Opened::open(console)?;
-    let request = request(common, dataset, host)?;
+    let request = request(&console.settings, common, dataset, host)?;
     let progress = Progress::start(console);
     expect(&progress, &opened.session.history()?, &request.dataset);
     let saved = opened.with_context(console, &progress, |context| engine::save(context, &request, &options));

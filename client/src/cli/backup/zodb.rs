@@ -67,7 +67,7 @@ pub fn run(console: &Console, arguments: &Zodb) -> Result<Exit> {
     let is_zope = arguments.style == Style::Zope;
     announce(console, &site, is_zope)?;
     let opened = Opened::open(console)?;
-    let request = request(&arguments.common, dataset, host)?;
+    let request = request(&console.settings, &arguments.common, dataset, host)?;
     let progress = Progress::start(console);
     expect(&progress, &opened.session.history()?, &request.dataset);
     let saved = opened.with_context(console, &progress, |context| zodb::save(context, &request, &site));

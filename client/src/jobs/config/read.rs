@@ -3,6 +3,7 @@
 use super::secret::{self, Permissions};
 use super::source::{self, Machine};
 use super::{COPIES_WAIT, Command, Config, Hooks, Job, Language, Reports, Retention, Retry};
+use crate::backup::Compression;
 use crate::dataset;
 use crate::jobs::Mistake;
 use crate::settings::{CredentialSource, Place};
@@ -56,6 +57,7 @@ impl Reading<'_> {
             copies: root.number("copies", 1).map_or(1, |copies| copies.value),
             copies_wait: root.duration("copies_wait").map_or(COPIES_WAIT, |wait| wait.value),
             upload_bytes_per_second: upload.map(|kib| kib.value.saturating_mul(1024)),
+            compression: compression(root).unwrap_or_default(),
             hooks: Hooks { timeout: hooks.timeout, ..Hooks::default() },
             retry,
             retention,
@@ -252,6 +254,7 @@ impl Reading<'_> {
                 Some(kib) => Some(kib.value.saturating_mul(1024)),
                 None => defaults.upload_bytes_per_second,
             },
+            compression: compression(table).unwrap_or(defaults.compression),
             hooks: hooks.unwrap_or_else(|| defaults.hooks.clone()),
             retry: table.table("retry").map_or(defaults.retry, |retry| self.retry(&retry, defaults.retry)),
             retention: match table.table("retention") {
@@ -361,6 +364,20 @@ impl Reading<'_> {
     pub fn repository_dir(&self) -> Option<&Path> {
         self.machine.repository_dir()
     }
+}
+
+/// `"auto"`, `"none"`, or a number.
+fn compression(table: &Table<'_>) -> Option<Compression> {
+    let found = match table.is_text("compression") {
+        true => table.text("compression")?,
+        false => table.number("compression", 1)?.map(|level| level.to_string()),
+    };
+    let compression = Compression::parse(&found.value);
+    if compression.is_none() {
+        let what = format!("`{}` is no way to compress", found.value);
+        table.mistakes.error(found.at, &found.place, what, "write \"auto\", \"none\" or a level from 1 to 19");
+    }
+    compression
 }
 
 /// A word for the shell.

@@ -52,6 +52,7 @@ fn values_arrive() {
         syslog = true
         max_age = "26h"
         limit_upload = 10
+        compression = 9
         [retry]
         tries = 4
         wait = "1s"
@@ -62,6 +63,7 @@ fn values_arrive() {
         keep_within = "1y6m"
         [jobs.b]
         tags = "nightly"
+        compression = "none"
         [[jobs.b.sources]]
         files = "/"
         exclude_larger_than = "4G"
@@ -84,6 +86,7 @@ fn values_arrive() {
     let (b, a) = (&config.jobs[0], &config.jobs[1]);
     assert_eq!((b.max_age, a.max_age), (Some(Duration::from_secs(93_600)), Some(Duration::from_secs(3600))));
     assert_eq!((b.tags.as_slice(), b.upload_bytes_per_second), (&["nightly".to_owned()][..], Some(10_240)));
+    assert_eq!([b, a].map(|job| job.compression.to_string()), ["none", "9"]);
     assert!(b.retention.policy.last == Some(crate::retention::Count::Unlimited) && !b.retention.prune);
     assert!(a.retention.policy.last.is_none() && a.retention.prune);
     assert_eq!(a.hooks.timeout, Duration::from_secs(3));
