@@ -1,6 +1,6 @@
 //! How much may be under way at once: CUBIC (RFC 9438) that gives way to full queues and not to bad lines. Pure.
 //!
-//! A queue shows in round trips that take longer than the shortest one did. A loss without that is taken for the line's, unless
+//! A queue shows in round trips that all take longer than the shortest one did. A loss without that is taken for the line's, unless
 //! there are so many that a queue too short to show may be what drops them. `docs/replication.md`, section 7, has the reasons.
 
 use std::time::{Duration, Instant};
@@ -22,11 +22,13 @@ const LOSS_PART: u64 = 24;
 const PACKETS: u64 = 1024;
 const LOST_MIN: u64 = 16;
 
+/// From so many packets on a round says something.
+const SAMPLES: u32 = 8;
 /// The beginning ends in steps once round trips of one round are so much longer than in the round before (RFC 9406).
 const RISE_PART: u32 = 8;
 const RISE_MIN: Duration = Duration::from_millis(4);
 const RISE_MAX: Duration = Duration::from_millis(16);
-const RISE_SAMPLES: u32 = 8;
+
 const SLOWER: f64 = 4.0;
 const SLOWER_ROUNDS: u32 = 5;
 
@@ -41,7 +43,7 @@ pub struct Congestion {
     gave_way: Option<Instant>,
     epoch: Option<Epoch>,
     window_before: f64,
-    judge: Judge,
+    losses: Losses,
     rounds: Rounds,
 }
 
@@ -78,7 +80,7 @@ impl Congestion {
             gave_way: None,
             epoch: None,
             window_before: 0.0,
-            judge: Judge::default(),
+            losses: Losses::default(),
             rounds: Rounds::default(),
         }
     }
@@ -94,7 +96,8 @@ impl Congestion {
     }
 
     pub fn arrived(&mut self, ack: Arrived) {
-        self.judge.arrived(ack.bytes, self.packet, ack.round_trip, ack.shortest);
+        self.rounds.arrived(&ack);
+        self.losses.arrived(ack.bytes, self.packet);
         if ack.is_idle {
             self.epoch = None;
             return;
@@ -111,7 +114,7 @@ impl Congestion {
 
     /// Doubles in a round trip, less fast once a queue builds up.
     fn begin(&mut self, ack: &Arrived) {
-        let speed = if self.threshold.is_some() { 1.0 } else { self.rounds.speed(ack) };
+        let speed = if self.threshold.is_some() { 1.0 } else { self.rounds.speed() };
         if speed == 0.0 {
             self.threshold = Some(self.window);
             return;
@@ -136,10 +139,14 @@ impl Congestion {
 
     /// Packets of so many bytes are lost, the last of which was sent then; no bytes: a router says that its queue fills.
     pub fn lost(&mut self, now: Instant, sent: Instant, bytes: u64, is_all: bool) {
-        let is_congestion = self.judge.is_congestion(bytes, self.packet);
-        if !(is_congestion || is_all || bytes == 0) || self.gave_way.is_some_and(|then| sent <= then) {
+        if self.gave_way.is_some_and(|then| sent <= then) {
             return;
         }
+        let is_heavy = self.losses.is_heavy(bytes, self.packet);
+        if !(is_heavy || self.rounds.shows_queue() || is_all || bytes == 0) {
+            return;
+        }
+        self.losses = Losses::default();
         self.gave_way = Some(now);
         self.epoch = None;
         // Whoever got less than before leaves more for others.
@@ -158,10 +165,13 @@ impl Congestion {
     }
 }
 
-/// Round trips of one round after the other, at the beginning.
+/// Round trips of one round after the other. What is short of time on either machine takes longer now and then; in a queue
+/// every packet does.
 #[derive(Clone, Default, Debug)]
 struct Rounds {
     began: Option<Instant>,
+    /// Ever.
+    least: Duration,
     shortest: Option<Duration>,
     samples: u32,
     before: Option<Duration>,
@@ -170,8 +180,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// By how much of what arrived the window is to grow; 0 once the beginning is over.
-    fn speed(&mut self, ack: &Arrived) -> f64 {
+    fn arrived(&mut self, ack: &Arrived) {
         if self.began.is_none_or(|began| ack.sent >= began) {
             self.began = Some(ack.now);
             self.before = self.shortest.take();
@@ -181,10 +190,22 @@ impl Rounds {
             }
         }
         let round_trip = ack.now.saturating_duration_since(ack.sent);
-        let shortest = self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip));
-        self.shortest = Some(shortest);
+        self.least = ack.shortest.min(round_trip);
+        self.shortest = Some(self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip)));
         self.samples += 1;
-        if self.samples >= RISE_SAMPLES {
+    }
+
+    /// In two rounds, since what came late together may have waited for a machine.
+    fn shows_queue(&self) -> bool {
+        let most = self.least + (self.least / QUEUE_PART).max(QUEUE_MIN);
+        [self.before, self.shortest].iter().all(|round| round.is_some_and(|shortest| shortest > most))
+    }
+
+    /// By how much of what arrived the window is to grow at the beginning; 0 once that is over.
+    fn speed(&mut self) -> f64 {
+        if self.samples >= SAMPLES
+            && let Some(shortest) = self.shortest
+        {
             match (self.slower, self.before) {
                 // It was a passing trouble.
                 (Some((then, _)), _) if shortest < then => self.slower = None,
@@ -202,17 +223,15 @@ impl Rounds {
     }
 }
 
-/// What a loss means.
+/// How much of what is sent is lost.
 #[derive(Clone, Default, Debug)]
-struct Judge {
-    shows_queue: bool,
+struct Losses {
     arrived: u64,
     lost: u64,
 }
 
-impl Judge {
-    fn arrived(&mut self, bytes: u64, packet: u64, round_trip: Duration, shortest: Duration) {
-        self.shows_queue = round_trip.saturating_sub(shortest) > (shortest / QUEUE_PART).max(QUEUE_MIN);
+impl Losses {
+    fn arrived(&mut self, bytes: u64, packet: u64) {
         self.arrived += bytes;
         if self.arrived + self.lost > 2 * PACKETS * packet {
             self.arrived /= 2;
@@ -220,10 +239,9 @@ impl Judge {
         }
     }
 
-    fn is_congestion(&mut self, lost: u64, packet: u64) -> bool {
+    fn is_heavy(&mut self, lost: u64, packet: u64) -> bool {
         self.lost += lost;
-        let is_heavy = self.lost >= LOST_MIN * packet && self.lost * LOSS_PART > self.arrived + self.lost;
-        self.shows_queue || is_heavy
+        self.lost >= LOST_MIN * packet && self.lost * LOSS_PART > self.arrived + self.lost
     }
 }
 

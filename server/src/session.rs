@@ -16,8 +16,8 @@ use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::identity::NodeId;
 use protocol::message::{Code, Message, Refusal, Role, VERSION};
 use protocol::{Error, Result};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -38,6 +38,8 @@ pub struct Session {
     /// What the client calls itself.
     pub name: String,
     visit: Arc<Visit>,
+    /// Of another site: the snapshots that it was shown last.
+    shown: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Session {
@@ -50,6 +52,18 @@ impl Session {
         let repository = self.shelf.store().map_err(|error| refusal_of(&self.shelf, &error))?;
         let applicant = Applicant { client: self.client, name: &self.name, repository: &self.shelf.name };
         quota::admit(&self.hub, &repository, applicant)
+    }
+
+    fn note_shown(&self, is_first: bool, names: &[Vec<u8>]) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_first {
+            shown.clear();
+        }
+        shown.extend_from_slice(names);
+    }
+
+    fn shown(&self) -> Vec<Vec<u8>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what was stored.
@@ -158,13 +172,15 @@ fn find(
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let visit = Arc::new(Visit {
         client: name.clone(),
+        key: client.to_string(),
         address,
         repository: repository.to_owned(),
         since: seconds(),
         received_bytes: AtomicU64::new(0),
     });
     hub.arrive(number, Arc::clone(&visit));
-    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer, number, name, visit };
+    let session =
+        Session { hub: Arc::clone(hub), shelf, access, client, writer, number, name, visit, shown: Mutex::default() };
     Ok((session, Message::Welcome { version: VERSION, program, configuration, generation, push_bytes_max }))
 }
 

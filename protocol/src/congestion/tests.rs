@@ -14,9 +14,16 @@ struct Link {
     queue: Duration,
     /// One packet in so many is lost; 0: none.
     loss: u64,
+    /// The sender has no time for as long as this, so often.
+    stall: (Duration, Duration),
 }
 
-const LINE: Link = Link { round_trip: Duration::from_millis(80), queue: Duration::from_millis(100), loss: 0 };
+const LINE: Link = Link {
+    round_trip: Duration::from_millis(80),
+    queue: Duration::from_millis(100),
+    loss: 0,
+    stall: (Duration::ZERO, Duration::from_secs(1)),
+};
 
 struct Flow {
     control: Congestion,
@@ -118,7 +125,9 @@ fn run(link: Link, mut flows: Vec<Flow>, from: Duration, until: Duration) -> Vec
                 events.push(Reverse((now + waits + link.round_trip + 3 * SERVICE, 1, number, now)));
             } else {
                 free_at = now + waits + SERVICE;
-                events.push(Reverse((free_at + link.round_trip, 0, number, now)));
+                let arrives = free_at + link.round_trip;
+                let since = Duration::from_nanos((arrives.as_nanos() % link.stall.1.as_nanos()) as u64);
+                events.push(Reverse((arrives + link.stall.0.saturating_sub(since), 0, number, now)));
             }
         }
     }
@@ -154,6 +163,13 @@ fn a_bad_line_does_not_slow_it() {
 }
 
 #[test]
+fn nor_does_a_busy_machine() {
+    let stall = (Duration::from_millis(45), Duration::from_millis(190));
+    let (share, _) = alone(Link { loss: 100, stall, ..LINE });
+    assert!(share > 0.7, "{share}");
+}
+
+#[test]
 fn a_queue_too_short_to_show_is_not_run_over() {
     let (share, lost) = alone(Link { queue: Duration::from_millis(3), ..LINE });
     assert!(share > 0.7 && lost < 500, "{share} {lost}");
@@ -168,14 +184,14 @@ fn two_share() {
 
 #[test]
 fn heavy_losses_count_whatever_the_round_trip() {
-    let mut judge = Judge::default();
-    let mut given_way = 0;
+    let mut losses = Losses::default();
+    let mut heavy = 0;
     for number in 0..10_000 {
         if number % 20 == 7 {
-            given_way += usize::from(judge.is_congestion(1400, 1400));
+            heavy += usize::from(losses.is_heavy(1400, 1400));
         } else {
-            judge.arrived(1400, 1400, LINE.round_trip, LINE.round_trip);
+            losses.arrived(1400, 1400);
         }
     }
-    assert!(given_way > 300, "{given_way}");
+    assert!(heavy > 300, "{heavy}");
 }

@@ -86,6 +86,9 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
             names.retain(|name| *name > after);
             let more = names.len() > NAMES_MAX;
             names.truncate(NAMES_MAX);
+            if kind == ObjectKind::Snapshot && session.access.has(Role::Replica) {
+                session.note_shown(after.is_empty(), &names);
+            }
             Message::Names { more, kind, names }
         }
         Message::Store { kind: ObjectKind::Mark, bytes } => {
