@@ -15,6 +15,8 @@ mod scale;
 
 mod server;
 
+mod sites;
+
 mod zodb;
 
 use clap::Parser;
@@ -54,6 +56,9 @@ struct Arguments {
     /// Only these peers beside Nightkeep, by name, with commas: restic,rustic
     #[arg(long, value_delimiter = ',')]
     peers: Option<Vec<String>>,
+    /// Instead: replication between two servers, behind the loopback and over an emulated line
+    #[arg(long)]
+    sites: bool,
     /// The repozo program; by default the one that the tests installed
     #[arg(long, default_value = "target/python/bin/repozo")]
     repozo: PathBuf,
@@ -77,6 +82,9 @@ fn main() -> io::Result<()> {
     };
     if let Some(mib) = arguments.zodb {
         return zodb::run(mib, &nightkeep, &arguments.repozo, scratch.path());
+    }
+    if arguments.sites {
+        return sites::run(&nightkeep, arguments.size, arguments.rounds, scratch.path());
     }
     if arguments.server {
         return server::run(&nightkeep, arguments.size, arguments.rounds, scratch.path());

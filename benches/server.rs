@@ -78,14 +78,16 @@ fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-struct Server {
+pub struct Server {
     process: Child,
-    address: String,
-    token: String,
+    config: PathBuf,
+    program: PathBuf,
+    pub address: String,
+    pub token: String,
 }
 
 impl Server {
-    fn start(nightkeep: &Path, state: &Path) -> io::Result<Server> {
+    pub fn start(nightkeep: &Path, state: &Path) -> io::Result<Server> {
         let program = nightkeep.with_file_name("nightkeepd");
         // A port that was free a moment ago.
         let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.to_string();
@@ -101,7 +103,8 @@ impl Server {
         text.push_str("http = \"off\"\n");
         std::fs::write(&config, text)?;
         let process = command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let mut server = Server { process, address, token: String::new() };
+        let (config, program) = (config.clone(), program.clone());
+        let mut server = Server { process, config, program, address, token: String::new() };
         let until = Instant::now() + Duration::from_secs(20);
         while measure::run(command(&["repository", "create", "bench"])).is_err() {
             if Instant::now() > until {
@@ -112,6 +115,15 @@ impl Server {
         let invited = command(&["invite", "--repository", "bench", "--role", "admin"]).output()?;
         (&invited.stdout[..]).read_to_string(&mut server.token)?;
         Ok(server)
+    }
+
+    /// What it answers an administrator.
+    pub fn told(&self, words: &[&str]) -> io::Result<String> {
+        let told = Command::new(&self.program).arg("--config").arg(&self.config).args(words).output()?;
+        if told.status.success() {
+            return Ok(String::from_utf8_lossy(&told.stdout).into_owned());
+        }
+        Err(io::Error::other(format!("{words:?}: {}", String::from_utf8_lossy(&told.stderr))))
     }
 
     fn memory_kib(&self) -> u64 {

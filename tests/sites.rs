@@ -12,6 +12,8 @@ use crate::support::torture::Random;
 
 mod relay;
 
+mod standing;
+
 use relay::Relay;
 
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -184,7 +184,7 @@ impl Repository {
         rows.extend(plan.gone);
         self.index.sweep(&rows)?;
         for pack in &gone {
-            self.backend.delete(ObjectName::Pack(pack.id))?;
+            self.delete_pack(pack.id)?;
         }
         outcome.packs_rewritten = copied.sources.len() as u64;
         outcome.packs_kept += (plan.rewrite.len() - copied.sources.len()) as u64;
@@ -194,6 +194,11 @@ impl Repository {
         }
         self.index.compact()?;
         Ok(outcome)
+    }
+
+    /// Unless a session has stored the very same one meanwhile, or is about to.
+    fn delete_pack(&self, id: PackId) -> Result<()> {
+        self.unless_stored(id, || self.backend.delete(ObjectName::Pack(id)))
     }
 
     /// Once the last word about a snapshot that is gone is old enough.

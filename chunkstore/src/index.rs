@@ -20,6 +20,7 @@ use crate::record::Class;
 use lease::{Condemned, Lease};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -63,6 +64,9 @@ pub struct Index {
 
 struct State {
     connection: Connection,
+    /// The number of the next blob. Numbers that became free are not used again by this process: leases and what is
+    /// condemned go by them.
+    next: Cell<i64>,
     /// While a collection removes rows.
     condemned: Option<Arc<Condemned>>,
     /// A collection is under way.
@@ -107,8 +111,9 @@ impl Index {
                 reason: format!("version {version} is unknown to this program"),
             });
         }
+        let next = Cell::new(last_number(&connection)? + 1);
         let (leases, released) = (Vec::new(), Vec::new());
-        let state = State { connection, condemned: None, collecting: false, leases, released };
+        let state = State { connection, next, condemned: None, collecting: false, leases, released };
         let index = Index { state: Mutex::new(state), path: path.to_owned() };
         if index.meta("repository")?.as_deref() != Some(&repository.0[..]) {
             return Err(Error::corrupt("the index", "it belongs to another repository"));
@@ -277,6 +282,12 @@ impl Index {
     /// Packs whose objects were found missing, until a collection forgets them.
     pub fn gone_packs(&self) -> Result<Vec<PackRow>> {
         packs(&self.lock().connection, true)
+    }
+
+    pub fn has_pack(&self, id: PackId) -> Result<bool> {
+        let state = self.lock();
+        let query = "SELECT 1 FROM pack WHERE name = ?1 AND gone = 0";
+        state.connection.prepare_cached(query).and_then(|mut s| s.exists([&id.0[..]])).map_err(sql("read"))
     }
 
     /// Number and bytes of all packs that are there.

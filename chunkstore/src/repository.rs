@@ -21,7 +21,7 @@ use crate::backend::{Backend, ObjectKind, ObjectName, WriterLock};
 use crate::capsule::Capsule;
 use crate::configuration::Configuration;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, CapsuleId, HalfTag, MarkId, SnapshotId, Tag};
+use crate::id::{BlobId, CapsuleId, HalfTag, MarkId, PackId, SnapshotId, Tag};
 use crate::index::Index;
 use crate::index::adopt::NewPack;
 use crate::index::lease::Lease;
@@ -210,7 +210,7 @@ impl Repository {
         loop {
             let taken = lock(&writing.packer).take(all, self.configuration.pack_bytes_target as usize)?;
             let Some((class, builder)) = taken else { break };
-            let stored = self.store_pack(class, builder);
+            let stored = self.store_pack(writing, class, builder);
             let mut packer = lock(&writing.packer);
             match stored {
                 Ok(pack) => packer.push_unindexed(pack),
@@ -218,10 +218,15 @@ impl Repository {
                 Err(e) => return Err(packer.poison(e)),
             }
         }
-        let packs = lock(&writing.packer).take_unindexed(all);
-        if packs.is_empty() {
-            return Ok(());
-        }
+        let packs = {
+            let mut packer = lock(&writing.packer);
+            let packs = packer.take_unindexed(all);
+            if packs.is_empty() {
+                return Ok(());
+            }
+            packer.indexing_from = Some(self.index.next_number());
+            packs
+        };
         let indexed = self.index.add_packs(&packs, self.time());
         let mut packer = lock(&writing.packer);
         match indexed {
@@ -231,8 +236,15 @@ impl Repository {
         Ok(())
     }
 
-    fn store_pack(&self, class: Class, builder: PackBuilder) -> Result<NewPack> {
+    /// Runs `work`, which no store of this pack comes between, unless the pack is stored or being stored.
+    pub(crate) fn unless_stored(&self, id: PackId, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let packer = lock(&self.writing()?.packer);
+        if packer.on_their_way.contains(&id) || self.index.has_pack(id)? { Ok(()) } else { work() }
+    }
+
+    fn store_pack(&self, writing: &Writing, class: Class, builder: PackBuilder) -> Result<NewPack> {
         let (id, bytes, trailer) = builder.finish(class, &self.configuration.repository)?;
+        lock(&writing.packer).on_their_way.insert(id);
         self.backend.put(ObjectName::Pack(id), &bytes)?;
         Ok(NewPack { id, length: bytes.len() as u64, trailer })
     }

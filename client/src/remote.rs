@@ -1,7 +1,7 @@
-//! A repository at the other end of QUIC. The one asynchronous file of the client: it owns the runtime, and shows the rest
-//! what does not know of it: a [`Store`] whose calls wait.
+//! A repository at the other end of QUIC. What is asynchronous in the client is below this module, which owns the runtime
+//! and shows the rest what does not know of it: a [`Store`] whose calls wait.
 //!
-//! A connection that was lost is made again, for as long as [`OUTAGE_MAX`]; what was not answered is asked again, and what
+//! A connection that was lost is made again, for a minute; what was not answered is asked again, and what
 //! was sent and is not durable is sent again, unless it arrived. Records go out without waiting for answers, so a fault of
 //! one shows at a later `put`, at `flush` or at `commit`.
 
@@ -12,6 +12,8 @@ mod pace;
 mod push;
 
 mod runtime;
+
+mod wire;
 
 pub use objects::KeySlots;
 
@@ -27,30 +29,21 @@ use chunkstore::record::Record;
 use chunkstore::repository::Statistics;
 use chunkstore::snapshot::Snapshot;
 use chunkstore::store::Store;
-use objects::{Objects, object_name};
-use pace::Pace;
-use protocol::connection::{Close, Connection, Reader, Writer};
+use protocol::connection::{Close, Connection};
 use protocol::fetch::Fetch;
-use protocol::identity::{NodeId, NodeKey};
-use protocol::message::{BATCH_MAX, COPIES_MAX, Code, FETCH_MAX, Message, ObjectKind, Role, VERSION};
+use protocol::identity::NodeId;
+use protocol::message::{BATCH_MAX, COPIES_MAX, Code, Message, ObjectKind, Role, VERSION};
 use protocol::tls::Purpose;
 use protocol::token::{EXPORTER_LABEL, Token};
-use push::{Push, PushQueue};
+use push::{Push, PushQueue, push_all};
 use runtime::Runtime;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::time::{sleep, timeout};
+use wire::Wire;
 
-/// How long a lost connection is tried again before the work is given up.
-const OUTAGE_MAX: Duration = Duration::from_secs(60);
-/// A request that fails so often over new connections fails.
-const ATTEMPTS_MAX: usize = 8;
 /// Callers for each processor: what waits for answers leaves room for others.
 const CALLERS: usize = 6;
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 type Answered<T> = std::result::Result<T, protocol::Error>;
 
@@ -60,27 +53,9 @@ pub struct Link {
     runtime: Runtime,
 }
 
-/// A connection that comes back. Tasks share it; it starts nothing and waits for nothing when it is dropped.
-struct Wire {
-    place: RemotePlace,
-    key: NodeKey,
-    server: NodeId,
-    download: Option<Mutex<Pace>>,
-    connection: tokio::sync::Mutex<Option<Connection>>,
-    welcome: Mutex<Welcome>,
-}
-
-/// What the server said last.
-#[derive(Clone, Default)]
-struct Welcome {
-    configuration: Vec<u8>,
-    push_bytes_max: u64,
-}
-
 pub struct Remote {
     link: Arc<Link>,
     configuration: Configuration,
-    objects: Objects,
     capsules: Mutex<HashMap<CapsuleId, Capsule>>,
     push: Push,
 }
@@ -135,26 +110,17 @@ fn invitation_gone() -> chunkstore::Error {
 impl Link {
     /// Connects, to a server that this machine joined.
     pub fn open(settings: &Settings, place: &RemotePlace) -> Result<Link> {
-        let wire = Wire {
-            place: place.clone(),
-            key: servers::node_key(&settings.state_dir)?,
-            server: servers::pinned(&settings.state_dir, &place.address)?,
-            download: settings.download_bytes_per_second.map(|bytes| Mutex::new(Pace::new(bytes))),
-            connection: tokio::sync::Mutex::new(None),
-            welcome: Mutex::default(),
-        };
+        let key = servers::node_key(&settings.state_dir)?;
+        let server = servers::pinned(&settings.state_dir, &place.address)?;
+        let wire = Wire::new(place.clone(), key, server, settings.download_bytes_per_second);
         let link = Link { wire: Arc::new(wire), runtime: Runtime::start()? };
-        link.wait(async {
-            let connection = link.wire.dial().await?;
-            *link.wire.connection.lock().await = Some(connection);
-            Ok(())
-        })?;
+        link.wait(Arc::clone(&link.wire).begin())?;
         Ok(link)
     }
 
     /// None while nobody has created the repository.
     pub fn configuration(&self) -> Result<Option<Configuration>> {
-        let bytes = lock(&self.wire.welcome).configuration.clone();
+        let bytes = self.wire.welcome().configuration;
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -173,11 +139,19 @@ impl Link {
         Ok(self.done(request)?)
     }
 
+    /// All small objects of a kind, whole.
+    fn objects(&self, kind: ObjectKind) -> chunkstore::Result<Vec<(Vec<u8>, Arc<Vec<u8>>)>> {
+        let names = self.wait(self.wire.objects(kind))?;
+        Ok(self.wire.objects.held(kind, &names))
+    }
+
     fn done(&self, request: Message) -> chunkstore::Result<()> {
-        self.request(request, |answer| match answer {
+        let done = self.request(request, |answer| match answer {
             Message::Done => Ok(()),
             other => Err(unexpected(&other)),
-        })
+        });
+        self.wire.forget_ahead();
+        done
     }
 
     /// One question, one answer.
@@ -216,114 +190,16 @@ impl Link {
     }
 }
 
-impl Wire {
-    /// What is not read fills the stream's window, and the server waits.
-    async fn wait_for(&self, bytes: u64) {
-        if let Some(download) = &self.download {
-            let wait = lock(download).count(bytes, Instant::now());
-            sleep(wait).await;
-        }
-    }
-
-    async fn ask(&self, request: &Message) -> Answered<Message> {
-        let mut attempts = 0;
-        loop {
-            let connection = self.connected().await?;
-            let outcome = ask_once(&connection, request).await;
-            attempts += 1;
-            match outcome {
-                Err(error) if is_loss(&error) && attempts < ATTEMPTS_MAX => connection.close(Close::Done, ""),
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Runs an exchange, over a new connection if the old one was lost meanwhile.
-    async fn retrying<T>(&self, exchange: impl AsyncFn(Writer, Reader) -> Answered<T>) -> Answered<T> {
-        let mut attempts = 0;
-        loop {
-            let connection = self.connected().await?;
-            let outcome = match connection.open().await {
-                Ok((writer, reader)) => exchange(writer, reader).await,
-                Err(error) => Err(error),
-            };
-            attempts += 1;
-            match outcome {
-                Err(error) if is_loss(&error) && attempts < ATTEMPTS_MAX => {
-                    // A stream may fail by itself; then the connection is of no use either.
-                    connection.close(Close::Done, "");
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// The connection, made again if it is gone. Who comes first dials, the others wait.
-    async fn connected(&self) -> Answered<Connection> {
-        let mut held = self.connection.lock().await;
-        if let Some(connection) = held.as_ref().filter(|connection| connection.is_open()) {
-            return Ok(connection.clone());
-        }
-        if let Some(connection) = held.take()
-            && let error = connection.ended().await
-            && let protocol::Error::Closed { code, .. } = &error
-            && *code == Close::Revoked as u32
-        {
-            return Err(error);
-        }
-        let began = Instant::now();
-        let mut pause = PAUSE_MIN;
-        loop {
-            match self.dial().await {
-                Ok(connection) => {
-                    *held = Some(connection.clone());
-                    return Ok(connection);
-                }
-                Err(error) if is_loss(&error) && began.elapsed() < OUTAGE_MAX => {}
-                Err(error) => return Err(error),
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-    }
-
-    /// A connection that the server accepted.
-    async fn dial(&self) -> Answered<Connection> {
-        let connection = Connection::connect(&self.place.address, &self.key, self.server, Purpose::Work).await?;
-        let (mut writer, mut reader) = connection.open().await?;
-        let program = format!("nightkeep {}", env!("CARGO_PKG_VERSION"));
-        let repository = self.place.repository.clone();
-        writer.send(&Message::Hello { version: VERSION, repository, program }).await?;
-        match reader.expect().await? {
-            Message::Welcome { configuration, push_bytes_max, .. } => {
-                let mut welcome = lock(&self.welcome);
-                if !welcome.configuration.is_empty() && welcome.configuration != configuration {
-                    return Err(protocol::Error::violation("the repository became another one"));
-                }
-                *welcome = Welcome { configuration, push_bytes_max };
-                Ok(connection)
-            }
-            Message::Refused(refusal) => Err(protocol::Error::Refused(refusal)),
-            other => Err(unexpected(&other)),
-        }
-    }
-}
-
 impl Drop for Link {
     fn drop(&mut self) {
-        let closing = async {
-            if let Some(connection) = self.wire.connection.lock().await.take() {
-                connection.close_gently().await;
-            }
-        };
-        self.runtime.handle.block_on(closing);
+        self.runtime.handle.block_on(self.wire.end());
     }
 }
 
 impl Remote {
     pub fn new(link: Arc<Link>, configuration: Configuration) -> Remote {
-        let push = Push::new(lock(&link.wire.welcome).push_bytes_max);
-        Remote { link, configuration, objects: Objects::default(), capsules: Mutex::default(), push }
+        let push = Push::new(link.wire.welcome().push_bytes_max);
+        Remote { link, configuration, capsules: Mutex::default(), push }
     }
 
     /// The key of the server, which was pinned.
@@ -366,47 +242,11 @@ impl Remote {
         })
     }
 
-    /// Whole objects, those that are new to this machine fetched in as few round trips as can be.
-    fn objects(&self, kind: ObjectKind) -> chunkstore::Result<Vec<(Vec<u8>, Arc<Vec<u8>>)>> {
-        let mut names = Vec::new();
-        loop {
-            let after = names.last().cloned().unwrap_or_default();
-            let (more, mut page) = self.link.request(Message::List { kind, after }, |answer| match answer {
-                Message::Names { more, kind: listed, names } if listed == kind => Ok((more, names)),
-                other => Err(unexpected(&other)),
-            })?;
-            let ends = !more || page.is_empty();
-            names.append(&mut page);
-            if ends {
-                break;
-            }
-        }
-        for batch in self.objects.lacking(kind, &names).chunks(FETCH_MAX) {
-            let request = Message::Fetch { kind, names: batch.to_vec() };
-            let fetched = self.link.wait(self.link.wire.retrying(async |mut writer: Writer, mut reader: Reader| {
-                writer.send(&request).await?;
-                writer.finish();
-                let mut fetched = Vec::with_capacity(batch.len());
-                for name in batch {
-                    match reader.expect().await? {
-                        Message::Object(bytes) => fetched.push((name.clone(), bytes)),
-                        // It went while we asked.
-                        Message::Refused(refusal) if refusal.code == Code::Missing => {}
-                        Message::Refused(refusal) => return Err(protocol::Error::Refused(refusal)),
-                        other => return Err(unexpected(&other)),
-                    }
-                }
-                Ok(fetched)
-            }))?;
-            self.objects.keep(kind, fetched);
-        }
-        Ok(self.objects.held(kind, &names))
-    }
-
     fn read_batch(&self, ids: &[BlobId]) -> chunkstore::Result<Vec<chunkstore::Result<Record>>> {
-        let (request, repository) = (Message::Read(ids.to_vec()), self.configuration.repository);
-        self.link.wait(self.link.wire.retrying(async |mut writer: Writer, mut reader: Reader| {
-            writer.send(&request).await?;
+        let (request, repository) = (&Message::Read(ids.to_vec()), self.configuration.repository);
+        let reading = self.link.wire.retrying(|connection| async move {
+            let (mut writer, mut reader) = connection.open().await?;
+            writer.send(request).await?;
             writer.finish();
             let mut fetch = Fetch::new(repository, ids);
             while !fetch.is_complete() {
@@ -416,7 +256,8 @@ impl Remote {
                 self.link.wire.wait_for(bytes).await;
             }
             fetch.finish()
-        }))
+        });
+        self.link.wait(reading)
     }
 }
 
@@ -469,10 +310,7 @@ impl Store for Remote {
     }
 
     fn generation(&self) -> chunkstore::Result<[u8; 16]> {
-        self.link.request(Message::Generation, |answer| match answer {
-            Message::GenerationAnswer(generation) => Ok(generation),
-            other => Err(unexpected(&other)),
-        })
+        Ok(self.link.wire.welcome().generation)
     }
 
     fn alternate(&self, tag: HalfTag) -> chunkstore::Result<Option<BlobId>> {
@@ -496,7 +334,9 @@ impl Store for Remote {
 
     fn commit(&self, snapshot: &Snapshot) -> chunkstore::Result<()> {
         self.pushing();
-        self.push.commit(snapshot).map_err(|error| self.link.in_words(error))
+        let committed = self.push.commit(snapshot).map_err(|error| self.link.in_words(error));
+        self.link.wire.forget_ahead();
+        committed
     }
 
     fn snapshots(&self) -> chunkstore::Result<Vec<(SnapshotId, chunkstore::Result<Snapshot>)>> {
@@ -508,7 +348,7 @@ impl Store for Remote {
                 snapshot.and_then(|snapshot| named(snapshot.id == id, &format!("snapshot {id}")).map(|()| snapshot)),
             ))
         };
-        Ok(self.objects(ObjectKind::Snapshot)?.into_iter().filter_map(parse).collect())
+        Ok(self.link.objects(ObjectKind::Snapshot)?.into_iter().filter_map(parse).collect())
     }
 
     fn marks(&self) -> chunkstore::Result<Vec<(MarkId, chunkstore::Result<(Mark, Vec<u8>)>)>> {
@@ -519,7 +359,7 @@ impl Store for Remote {
                 mark.and_then(|(own, mark)| named(own == id, &format!("mark {id}")).map(|()| (mark, bytes.to_vec())));
             Some((id, mark))
         };
-        Ok(self.objects(ObjectKind::Mark)?.into_iter().filter_map(parse).collect())
+        Ok(self.link.objects(ObjectKind::Mark)?.into_iter().filter_map(parse).collect())
     }
 
     fn mark(&self, object: &[u8]) -> chunkstore::Result<()> {
@@ -575,85 +415,6 @@ impl Drop for Remote {
     }
 }
 
-async fn ask_once(connection: &Connection, request: &Message) -> Answered<Message> {
-    let (mut writer, mut reader) = connection.open().await?;
-    writer.send(request).await?;
-    writer.finish();
-    reader.expect().await
-}
-
-/// Sends what is put until the end, over one connection after another.
-async fn push_all(wire: Arc<Wire>, queue: Arc<PushQueue>) {
-    let mut attempts = 0;
-    let mut durable = 0;
-    loop {
-        match push_once(&wire, &queue).await {
-            Ok(()) => return,
-            Err(error) if is_loss(&error) && attempts < ATTEMPTS_MAX => {
-                let now = queue.answers();
-                attempts = if now > durable { 0 } else { attempts + 1 };
-                durable = now;
-            }
-            Err(error) => return queue.fail(error),
-        }
-    }
-}
-
-/// One stream, from what is not durable to its end. Ok only when nothing more is to come.
-async fn push_once(wire: &Wire, queue: &PushQueue) -> Answered<()> {
-    let connection = wire.connected().await?;
-    let tags = queue.interrupted();
-    let mut known = std::collections::HashSet::new();
-    for batch in tags.chunks(BATCH_MAX) {
-        match wire.ask(&Message::Known(batch.to_vec())).await? {
-            Message::KnownAnswer(answers) => known.extend(answers.into_iter().flatten()),
-            other => return Err(unexpected(&other)),
-        }
-    }
-    queue.resume(&known);
-    let (mut writer, mut reader) = connection.open().await?;
-    writer.send(&Message::Push).await?;
-    let receiving = async {
-        loop {
-            let answer = reader.next().await?.ok_or_else(|| protocol::Error::lost("a push was ended"))?;
-            queue.received(answer)?;
-        }
-    };
-    let sending = async {
-        loop {
-            match queue.outgoing().await {
-                None => return Ok(()),
-                Some(frame) => push::send(&mut writer, frame).await?,
-            }
-        }
-    };
-    tokio::pin!(receiving);
-    let outcome: Answered<()> = tokio::select! {
-        received = &mut receiving => return received,
-        sent = sending => sent,
-    };
-    match outcome {
-        Ok(()) => {
-            writer.finish();
-            Ok(())
-        }
-        // It may have been stopped by an answer that says why.
-        Err(error) => timeout(Duration::from_secs(5), receiving).await.unwrap_or(Err(error)),
-    }
-}
-
-/// Whether the same can be tried over another connection.
-fn is_loss(error: &protocol::Error) -> bool {
-    match error {
-        protocol::Error::Lost { .. } | protocol::Error::Unreachable { .. } => true,
-        protocol::Error::Closed { code, .. } => {
-            [Close::Done, Close::Stopping, Close::Busy].iter().any(|c| *c as u32 == *code)
-        }
-        protocol::Error::Refused(refusal) => refusal.code == Code::Busy,
-        _ => false,
-    }
-}
-
 fn unexpected(message: &Message) -> protocol::Error {
     match message {
         Message::Refused(refusal) => protocol::Error::Refused(refusal.clone()),
@@ -696,13 +457,4 @@ fn named(is_so: bool, object: &str) -> chunkstore::Result<()> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Asks for an object by its name, for [`KeySlots`].
-fn one_object(link: &Link, name: ObjectName) -> chunkstore::Result<Vec<u8>> {
-    let Some((kind, bytes)) = object_name(name) else { return Err(chunkstore::Error::missing(name.to_string())) };
-    link.request(Message::Fetch { kind, names: vec![bytes] }, |answer| match answer {
-        Message::Object(bytes) => Ok(bytes),
-        other => Err(unexpected(&other)),
-    })
 }

@@ -2,16 +2,19 @@
 //!
 //! A reader judges a frame's length before it allocates, and allocates as bytes arrive.
 
+use crate::congestion::{Arrived, Congestion};
 use crate::error::{Error, Result};
 use crate::identity::{NodeId, NodeKey};
 use crate::message::{HEAD_LEN, Head, Message, record_head};
 use crate::tls::{self, Admission, Purpose};
 use aws_lc_rs::hmac;
 use bytes::Bytes;
-use quinn::congestion::BbrConfig;
+use quinn::congestion::{Controller, ControllerFactory};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, EndpointConfig, MtuDiscoveryConfig, ReadError, TransportConfig, VarInt, WriteError};
+use quinn_proto::RttEstimator;
 use rustls::pki_types::CertificateDer;
+use std::any::Any;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,12 +26,24 @@ pub const PORT: u16 = 4747;
 /// Streams that a client may have open.
 pub const STREAMS_MAX: u32 = 16;
 
-const STREAM_WINDOW: u32 = 2 << 20;
+/// A stream's window leaves room for others in the connection's: what one stream waits for may come on another.
+const STREAM_WINDOW: u32 = 6 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+const CLIENT_STREAM_WINDOW: u32 = 2 << 20;
+/// Of an end that reads from another site: there are several such streams, and more is under way on long lines.
+const SITE_STREAM_WINDOW: u32 = 4 << 20;
+const SITE_CONNECTION_WINDOW: u32 = 16 << 20;
+/// What a site sends before it has heard of what arrived: 32 packets.
+const INITIAL_WINDOW: u64 = 32 * 1200;
+/// What the system keeps of datagrams that came while nobody read, as far as it lets us have it.
+const SOCKET_BYTES: usize = 4 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const INCOMING_MAX: usize = 256;
+/// Handshakes at once with addresses that may be forged; whoever comes then validates its address first, which costs a
+/// round trip (Retry; RFC 9000, section 8.1).
+const UNVALIDATED_MAX: usize = 32;
 /// A frame that was begun goes on at least this often, and at [`FRAME_BYTES_PER_SECOND_MIN`] on the whole.
 const STALL_MAX: Duration = Duration::from_secs(60);
 const FRAME_BYTES_PER_SECOND_MIN: u64 = 1024;
@@ -54,10 +69,15 @@ pub enum Close {
 
 pub struct Listener {
     endpoint: quinn::Endpoint,
+    /// Held by every arrival whose address nobody validated.
+    unvalidated: Arc<()>,
 }
 
 /// Somebody who asks to be let in.
-pub struct Arrival(quinn::Incoming);
+pub struct Arrival {
+    incoming: quinn::Incoming,
+    _unvalidated: Option<Arc<()>>,
+}
 
 #[derive(Clone)]
 pub struct Connection {
@@ -78,24 +98,29 @@ impl Listener {
         let failed = |reason: String| Error::Unreachable { place: address.to_string(), reason };
         let crypto = QuicServerConfig::try_from(tls::server(key, admission)?).map_err(|e| failed(e.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(Arc::new(transport(Congestion::Bbr)));
+        let windows = (STREAM_WINDOW, CONNECTION_WINDOW);
+        config.transport_config(Arc::new(transport(windows)));
         config.max_incoming(INCOMING_MAX).incoming_buffer_size(64 << 10).incoming_buffer_size_total(8 << 20);
-        let socket = UdpSocket::bind(address).map_err(|error| failed(error.to_string()))?;
+        let socket = bind(address).map_err(|error| failed(error.to_string()))?;
         let endpoint =
             quinn::Endpoint::new(endpoint_config(Some(key)), Some(config), socket, Arc::new(quinn::TokioRuntime));
-        Ok(Listener { endpoint: endpoint.map_err(|error| failed(error.to_string()))? })
+        let endpoint = endpoint.map_err(|error| failed(error.to_string()))?;
+        Ok(Listener { endpoint, unvalidated: Arc::new(()) })
     }
 
     pub fn address(&self) -> Option<SocketAddr> {
         self.endpoint.local_addr().ok()
     }
 
-    /// The next one whose address is validated; None once closed.
+    /// The next one; None once closed. While many are on their way, one whose address is validated.
     pub async fn accept(&self) -> Option<Arrival> {
         loop {
             let incoming = self.endpoint.accept().await?;
             if incoming.remote_address_validated() {
-                return Some(Arrival(incoming));
+                return Some(Arrival { incoming, _unvalidated: None });
+            }
+            if Arc::strong_count(&self.unvalidated) <= UNVALIDATED_MAX {
+                return Some(Arrival { incoming, _unvalidated: Some(Arc::clone(&self.unvalidated)) });
             }
             // It fails only for a validated address.
             let _ = incoming.retry();
@@ -114,17 +139,17 @@ impl Listener {
 
 impl Arrival {
     pub fn address(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.incoming.remote_address()
     }
 
     pub fn refuse(self) {
-        self.0.refuse();
+        self.incoming.refuse();
     }
 
     /// The handshake.
     pub async fn admit(self) -> Result<Connection> {
-        let place = self.0.remote_address().to_string();
-        let connecting = self.0.accept().map_err(|error| lost(&place, error))?;
+        let place = self.incoming.remote_address().to_string();
+        let connecting = self.incoming.accept().map_err(|error| lost(&place, error))?;
         let inner = timeout(HANDSHAKE_MAX, connecting).await.map_err(|_| Error::lost("the handshake took too long"))?;
         Connection::new(inner.map_err(|error| lost(&place, error))?, None, place)
     }
@@ -133,20 +158,16 @@ impl Arrival {
 impl Connection {
     /// `place` is HOST:PORT.
     pub async fn connect(place: &str, key: &NodeKey, server: NodeId, purpose: Purpose) -> Result<Connection> {
-        Connection::connect_with(place, key, server, (purpose, Congestion::Cubic)).await
+        Connection::connect_with(place, key, server, (purpose, (CLIENT_STREAM_WINDOW, CONNECTION_WINDOW))).await
     }
 
     /// As [`Connection::connect`], to another site.
     pub async fn connect_site(place: &str, key: &NodeKey, server: NodeId) -> Result<Connection> {
-        Connection::connect_with(place, key, server, (Purpose::Work, Congestion::Bbr)).await
+        Connection::connect_with(place, key, server, (Purpose::Work, (SITE_STREAM_WINDOW, SITE_CONNECTION_WINDOW)))
+            .await
     }
 
-    async fn connect_with(
-        place: &str,
-        key: &NodeKey,
-        server: NodeId,
-        how: (Purpose, Congestion),
-    ) -> Result<Connection> {
+    async fn connect_with(place: &str, key: &NodeKey, server: NodeId, how: (Purpose, Windows)) -> Result<Connection> {
         let failed = |reason: String| Error::Unreachable { place: place.to_owned(), reason };
         let addresses = tokio::net::lookup_host(place).await.map_err(|error| failed(error.to_string()))?;
         let mut last = failed("it has no address".into());
@@ -164,18 +185,18 @@ impl Connection {
         place: &str,
         key: &NodeKey,
         server: NodeId,
-        (purpose, congestion): (Purpose, Congestion),
+        (purpose, windows): (Purpose, Windows),
     ) -> Result<Connection> {
         let failed = |reason: String| Error::Unreachable { place: place.to_owned(), reason };
         let (crypto, mismatch) = tls::client(key, server, purpose)?;
         let crypto = QuicClientConfig::try_from(crypto).map_err(|error| failed(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport(congestion)));
+        config.transport_config(Arc::new(transport(windows)));
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let socket = UdpSocket::bind(any).map_err(|error| failed(error.to_string()))?;
+        let socket = bind(any).map_err(|error| failed(error.to_string()))?;
         let endpoint = quinn::Endpoint::new(endpoint_config(None), None, socket, Arc::new(quinn::TokioRuntime))
             .map_err(|error| failed(error.to_string()))?;
         // Nobody looks at the name: the key is what is pinned.
@@ -325,29 +346,83 @@ impl Reader {
     }
 }
 
-/// How fast an end sends (`docs/replication.md`, section 7).
-#[derive(Clone, Copy)]
-enum Congestion {
-    Cubic,
-    Bbr,
+fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    // With less it works too.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BYTES);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BYTES);
+    Ok(socket)
 }
 
-fn transport(congestion: Congestion) -> TransportConfig {
-    let mut config = TransportConfig::default();
-    match congestion {
-        Congestion::Cubic => {}
-        Congestion::Bbr => {
-            config.congestion_controller_factory(Arc::new(BbrConfig::default()));
-        }
+/// Receive windows of a stream and of the connection, in bytes.
+type Windows = (u32, u32);
+
+struct Begin;
+
+/// Between quinn and what decides how fast an end sends (`docs/replication.md`, section 7).
+#[derive(Clone)]
+struct Control(Congestion);
+
+impl ControllerFactory for Begin {
+    fn build(self: Arc<Self>, _now: std::time::Instant, packet: u16) -> Box<dyn Controller> {
+        Box::new(Control(Congestion::new(INITIAL_WINDOW, packet)))
     }
+}
+
+impl Controller for Control {
+    fn on_ack(
+        &mut self,
+        now: std::time::Instant,
+        sent: std::time::Instant,
+        bytes: u64,
+        is_idle: bool,
+        rtt: &RttEstimator,
+    ) {
+        self.0.arrived(Arrived { now, sent, bytes, is_idle, round_trip: rtt.get(), shortest: rtt.min() });
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: std::time::Instant,
+        sent: std::time::Instant,
+        is_persistent: bool,
+        lost_bytes: u64,
+    ) {
+        self.0.lost(now, sent, lost_bytes, is_persistent);
+    }
+
+    fn on_mtu_update(&mut self, packet: u16) {
+        self.0.set_packet(packet);
+    }
+
+    fn window(&self) -> u64 {
+        self.0.window()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        INITIAL_WINDOW
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+fn transport((stream, connection): Windows) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config.congestion_controller_factory(Arc::new(Begin));
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(DATAGRAM_BYTES_MAX);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .stream_receive_window(VarInt::from_u32(stream))
+        .receive_window(VarInt::from_u32(connection))
+        .send_window(u64::from(connection))
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(quinn::IdleTimeout::try_from(IDLE_MAX).ok())

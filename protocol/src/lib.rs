@@ -19,6 +19,8 @@ pub mod fetch;
 
 pub mod replication;
 
+mod congestion;
+
 pub mod tls;
 
 pub mod connection;

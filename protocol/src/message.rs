@@ -95,7 +95,10 @@ pub enum Message {
     Welcome {
         version: u16,
         program: String,
+        /// Empty while there is no repository, only its name.
         configuration: Vec<u8>,
+        /// Of the repository as it is now: see `chunkstore::store::Store::generation`.
+        generation: [u8; 16],
         push_bytes_max: u64,
     },
     Refused(Refusal),
@@ -115,8 +118,6 @@ pub enum Message {
     KnownAnswer(Vec<Option<BlobId>>),
     Present(Vec<BlobId>),
     PresentAnswer(Vec<bool>),
-    Generation,
-    GenerationAnswer([u8; 16]),
     Alternate(HalfTag),
     AlternateAnswer(Option<BlobId>),
     /// Names after one, or all.

@@ -6,7 +6,7 @@ use protocol::message::{Code, Refusal, Role};
 /// What a request does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verb {
-    /// Known, Present, Generation, and putting records.
+    /// Known, Present, and putting records.
     Push,
     /// A snapshot of a dataset becomes part of the repository.
     Commit,

@@ -157,7 +157,7 @@ fn perform(hub: &Arc<Hub>, request: Request) -> Result<Value> {
             let limits = limits.iter().map(|text| limit(text)).collect::<Result<_>>()?;
             join(hub, &token, Joining { own, datasets, limits, delay: delay_seconds })
         }
-        Request::PeerList => Ok(json!(hub.sites.figures())),
+        Request::PeerList => Ok(json!(crate::lag::figures(hub)?)),
         Request::PeerRemove { peer } => {
             let peer = chosen(hub.registry.peers()?, &peer)?;
             hub.registry.remove_peer(&peer)?;

@@ -20,6 +20,7 @@ use crate::settings::{DEFAULT_FILE, Settings};
 use crate::storage::blocking;
 use clap::{Parser, Subcommand};
 use protocol::identity::NodeKey;
+use rules::units::{format_size, plural};
 use serde_json::{Value, json};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{IsTerminal, Write};
@@ -323,13 +324,14 @@ fn peer(cli: &Cli, verb: &PeerVerb) -> Result<()> {
 }
 
 fn peer_line(row: &Value) -> String {
-    let (lag, bytes, age) = (number(row, "lag_snapshots"), number(row, "lag_bytes"), number(row, "lag_seconds"));
+    let (lag, age) = (number(row, "lag_snapshots"), number(row, "lag_seconds"));
     let mut line = format!(
-        "{}  {}  {:<10} {lag} snapshots, {bytes} bytes, {age} s behind; {} bytes/s",
+        "{}  {}  {:<10} {lag} snapshots, {}, {age} s behind; {}/s",
         text(row, "address"),
         text(row, "repository"),
         text(row, "state"),
-        number(row, "bytes_per_second")
+        format_size(number(row, "lag_bytes")),
+        format_size(number(row, "bytes_per_second"))
     );
     if let Some(left) = row.get("seconds_left").and_then(Value::as_u64).filter(|_| lag > 0) {
         line.push_str(&format!(", {left} s to go"));
@@ -343,9 +345,15 @@ fn comparison_lines(row: &Value) -> String {
     let common = number(row, "snapshots");
     if row.get("equal") == Some(&Value::Bool(true)) {
         lines.push(format!("  equal: {common} snapshots"));
-        return lines.join("\n");
+    } else {
+        lines.push(format!("  {common} snapshots at both"));
     }
-    lines.push(format!("  {common} snapshots at both"));
+    for (key, one, other) in [("not_kept_here", "there", "here"), ("not_kept_there", "here", "there")] {
+        let count = row.get(key).and_then(Value::as_array).map_or(0, Vec::len) as u64;
+        if count > 0 {
+            lines.push(format!("  only {one}, not to be kept {other}: {}", plural(count, "snapshot")));
+        }
+    }
     for (key, place) in [("missing_here", "here"), ("missing_there", "there")] {
         let missing = row.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         lines.extend(missing.map(|id| format!("  missing {place}: snapshot {id}")));

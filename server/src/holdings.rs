@@ -35,6 +35,8 @@ pub struct Holding {
     pub incomplete: bool,
     pub root: BlobId,
     pub content_bytes: u64,
+    /// What it added when it was made.
+    pub added_bytes: u64,
     pub forgotten: Option<i64>,
     pub word: Word,
     pub pinned: bool,
@@ -64,6 +66,7 @@ struct Known {
     incomplete: bool,
     root: BlobId,
     content_bytes: u64,
+    added_bytes: u64,
     labels: Vec<String>,
 }
 
@@ -75,6 +78,7 @@ impl Known {
             incomplete: summary.incomplete,
             root: summary.root.id,
             content_bytes: summary.totals.content_bytes,
+            added_bytes: summary.totals.added_bytes,
             labels: summary.labels,
         }
     }
@@ -108,6 +112,7 @@ impl Cache {
                 incomplete: known.incomplete,
                 root: known.root,
                 content_bytes: known.content_bytes,
+                added_bytes: known.added_bytes,
                 forgotten: state.forgotten,
                 word: last_word(marks),
                 pinned: state.pinned,

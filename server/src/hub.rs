@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 /// A session at work, for who asks what goes on.
 pub struct Visit {
     pub client: String,
+    pub key: String,
     pub address: String,
     pub repository: String,
     /// Seconds since 1970.

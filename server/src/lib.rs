@@ -37,6 +37,8 @@ pub mod enrolment;
 
 pub mod maintenance;
 
+mod lag;
+
 pub mod status;
 
 pub mod metrics;

@@ -53,7 +53,7 @@ struct Status {
     samples: Vec<(Instant, u64)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Not connected yet.
@@ -65,11 +65,16 @@ pub enum State {
     /// The other site dialled us and does the work.
     Attended,
     Failed,
+    #[default]
     Paused,
+    /// It dials us, and is here.
+    Answering,
+    /// It dials us, and is not here.
+    Away,
 }
 
 /// How a link fares: what `peer list`, `status` and metrics show.
-#[derive(Clone, Serialize, Debug)]
+#[derive(Clone, Default, Serialize, Debug)]
 pub struct Figures {
     pub key: String,
     pub address: String,
@@ -84,6 +89,9 @@ pub struct Figures {
     pub lag_bytes: u64,
     /// Age of the oldest snapshot that one side lacks.
     pub lag_seconds: u64,
+    /// How old it may be, and whether it is older, or the peer was not heard for longer.
+    pub max_lag_seconds: u64,
+    pub overdue: bool,
     pub moved_bytes: u64,
     pub bytes_per_second: u64,
     pub seconds_left: Option<u64>,
@@ -125,11 +133,6 @@ impl Sites {
     pub fn links(&self) -> Vec<Arc<Link>> {
         lock(&self.links).clone()
     }
-
-    /// Of all links, in the order of their addresses.
-    pub fn figures(&self) -> Vec<Figures> {
-        self.links().iter().map(|link| link.figures()).collect()
-    }
 }
 
 impl Drop for Attendance {
@@ -168,9 +171,11 @@ impl Link {
         if matches!(state, State::Working | State::Even) {
             status.last_contact = Some(crate::storage::seconds());
         }
-        if state == State::Even {
-            status.last_complete = status.last_contact;
-        }
+    }
+
+    /// Both had everything then: what was listed then was the last that was missing.
+    pub fn complete(&self, time: Option<i64>) {
+        lock(&self.status).last_complete = time;
     }
 
     pub fn fail(&self, problem: String) {
@@ -231,6 +236,8 @@ impl Link {
             lag_snapshots: status.lag.snapshots,
             lag_bytes,
             lag_seconds: u64::try_from(oldest).unwrap_or(0),
+            max_lag_seconds: 0,
+            overdue: false,
             moved_bytes: moved,
             bytes_per_second,
             seconds_left: lag_bytes.checked_div(bytes_per_second),

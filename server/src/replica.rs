@@ -54,6 +54,9 @@ pub struct Comparison {
     pub snapshots: u64,
     pub missing_here: Vec<String>,
     pub missing_there: Vec<String>,
+    /// Only at one site, and the other does not want them: forgotten there, or a lagging site's own.
+    pub not_kept_here: Vec<String>,
+    pub not_kept_there: Vec<String>,
     pub marks_missing_here: u64,
     pub marks_missing_there: u64,
     pub key_slots_missing_here: u64,
@@ -103,6 +106,10 @@ async fn keep(hub: Arc<Hub>, key: Arc<NodeKey>, link: Arc<Link>) {
     }
     let (address, repository) = (&link.peer.address, &link.peer.own);
     let mut pause = PAUSE_MIN;
+    let (own, peer) = (Arc::clone(&hub), link.peer.clone());
+    if let Some(Ok(time)) = blocking(move || own.registry.complete(&peer.own, &peer.address)).await {
+        link.complete(time);
+    }
     loop {
         if yields(&hub, &link) {
             link.enter(State::Attended);
@@ -148,10 +155,13 @@ async fn attend(hub: &Arc<Hub>, ends: &Ends, rounds: &mut u64) -> Result<()> {
     loop {
         changes.mark_unchanged();
         let state = ends.watch([0; 32]).await?;
-        let failed = round(ends).await?;
+        let began = seconds();
+        let (failed, declined) = round(ends).await?;
         *rounds += 1;
         let next = if failed == 0 { ROUND_EVERY } else { RETRY };
         if failed == 0 {
+            note_complete(ends, declined, began).await?;
+            ends.link.complete(Some(began));
             ends.link.enter(State::Even);
         } else {
             ends.link.fail(format!("{failed} snapshots could not be transferred; the log says why"));
@@ -169,8 +179,14 @@ async fn attend(hub: &Arc<Hub>, ends: &Ends, rounds: &mut u64) -> Result<()> {
     }
 }
 
-/// How many snapshots failed.
-async fn round(ends: &Ends) -> Result<u64> {
+async fn note_complete(ends: &Ends, declined: Vec<SnapshotId>, began: i64) -> Result<()> {
+    let (hub, peer) = (Arc::clone(&ends.hub), ends.link.peer.clone());
+    let noted = blocking(move || hub.registry.note_complete(&peer.own, &peer.address, &declined, began)).await;
+    noted.unwrap_or_else(|| Err(failed()))
+}
+
+/// How many snapshots failed, and which the peer did not want.
+async fn round(ends: &Ends) -> Result<(u64, Vec<SnapshotId>)> {
     ends.link.enter(State::Working);
     let mut round = Round::new(ends.link.peer.delay > 0);
     let mut are_copies_noted = false;
@@ -193,7 +209,7 @@ async fn round(ends: &Ends) -> Result<u64> {
         round.answer(answer);
     }
     ends.link.set_lag(round.lag());
-    Ok(round.failed())
+    Ok((round.failed(), round.declined()))
 }
 
 async fn note_copies(ends: &Ends, at_peer: &BTreeSet<SnapshotId>, only: bool) -> Result<()> {
@@ -337,6 +353,8 @@ pub async fn compare(hub: &Arc<Hub>, peer: &Peer) -> Result<Comparison> {
         snapshots: 0,
         missing_here: Vec::new(),
         missing_there: Vec::new(),
+        not_kept_here: Vec::new(),
+        not_kept_there: Vec::new(),
         marks_missing_here: 0,
         marks_missing_there: 0,
         key_slots_missing_here: 0,
@@ -352,14 +370,16 @@ pub async fn compare(hub: &Arc<Hub>, peer: &Peer) -> Result<Comparison> {
         }
         let [own, theirs] = names;
         let (only_own, only_theirs) = protocol::replication::difference(&own, &theirs);
+        if kind == ObjectKind::Snapshot {
+            comparison.snapshots = own.intersection(&theirs).count() as u64;
+            (comparison.missing_here, comparison.not_kept_here) = judged(&ends, End::Own, &only_theirs).await?;
+            (comparison.missing_there, comparison.not_kept_there) = judged(&ends, End::Peer, &only_own).await?;
+            comparison.equal &= comparison.missing_here.is_empty() && comparison.missing_there.is_empty();
+            continue;
+        }
         comparison.equal &= only_own.is_empty() && only_theirs.is_empty();
-        let hex = |names: &[Vec<u8>]| names.iter().map(|name| data_encoding::HEXLOWER.encode(name)).collect();
         match kind {
-            ObjectKind::Snapshot => {
-                comparison.snapshots = own.intersection(&theirs).count() as u64;
-                comparison.missing_here = hex(&only_theirs);
-                comparison.missing_there = hex(&only_own);
-            }
+            ObjectKind::Snapshot => {}
             ObjectKind::Mark => {
                 comparison.marks_missing_here = only_theirs.len() as u64;
                 comparison.marks_missing_there = only_own.len() as u64;
@@ -372,6 +392,26 @@ pub async fn compare(hub: &Arc<Hub>, peer: &Peer) -> Result<Comparison> {
     }
     ends.connection.close_gently().await;
     Ok(comparison)
+}
+
+/// Of snapshots that an end does not have, those that it wants, and the others.
+async fn judged(ends: &Ends, end: End, names: &[Vec<u8>]) -> Result<(Vec<String>, Vec<String>)> {
+    let ids: Vec<SnapshotId> = names.iter().filter_map(|name| SnapshotId::from_slice(name)).collect();
+    let (mut wanted, mut others) = (Vec::new(), Vec::new());
+    for batch in ids.chunks(protocol::message::BATCH_MAX) {
+        let answers = match (end, ends.link.peer.delay) {
+            // Nothing goes out of a lagging site.
+            (End::Peer, 1..) => vec![false; batch.len()],
+            _ => match ends.perform(Request::Offer { to: end, snapshots: batch.to_vec() }).await? {
+                Answer::Wanted(answers) => answers,
+                _ => return Err(failed()),
+            },
+        };
+        for (id, is_wanted) in batch.iter().zip(answers) {
+            if is_wanted { wanted.push(id.hex()) } else { others.push(id.hex()) }
+        }
+    }
+    Ok((wanted, others))
 }
 
 fn node_key(hub: &Hub) -> Result<NodeKey> {

@@ -11,12 +11,13 @@ use crate::hub::{Hub, Visit};
 use crate::quota::{self, Applicant};
 use crate::storage::{Shelf, blocking, seconds};
 use chunkstore::repository::Leased;
+use chunkstore::store::Store;
 use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::identity::NodeId;
 use protocol::message::{Code, Message, Refusal, Role, VERSION};
 use protocol::{Error, Result};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -37,6 +38,8 @@ pub struct Session {
     /// What the client calls itself.
     pub name: String,
     visit: Arc<Visit>,
+    /// Of another site: the snapshots that it was shown last.
+    shown: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Session {
@@ -49,6 +52,18 @@ impl Session {
         let repository = self.shelf.store().map_err(|error| refusal_of(&self.shelf, &error))?;
         let applicant = Applicant { client: self.client, name: &self.name, repository: &self.shelf.name };
         quota::admit(&self.hub, &repository, applicant)
+    }
+
+    fn note_shown(&self, is_first: bool, names: &[Vec<u8>]) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_first {
+            shown.clear();
+        }
+        shown.extend_from_slice(names);
+    }
+
+    fn shown(&self) -> Vec<Vec<u8>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what was stored.
@@ -144,9 +159,10 @@ fn find(
     let granted = hub.registry.grants(client, repository, seconds()).map_err(failed)?;
     let (grants, writer, name) = granted.ok_or_else(unknown)?;
     let shelf = hub.storage.shelf(repository, &hub.settings.repositories().join(repository));
-    let configuration = match shelf.store() {
-        Ok(store) => chunkstore::store::Store::configuration(&*store).encode(),
-        Err(chunkstore::Error::NoRepository { .. }) => Vec::new(),
+    let described = shelf.store().and_then(|store| Ok((store.configuration().encode(), store.generation()?)));
+    let (configuration, generation) = match described {
+        Ok(described) => described,
+        Err(chunkstore::Error::NoRepository { .. }) => (Vec::new(), [0; 16]),
         Err(error) => return Err(refusal_of(&shelf, &error)),
     };
     let access = Access { client: format!("{name} ({client})"), repository: repository.to_owned(), grants };
@@ -156,14 +172,16 @@ fn find(
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let visit = Arc::new(Visit {
         client: name.clone(),
+        key: client.to_string(),
         address,
         repository: repository.to_owned(),
         since: seconds(),
         received_bytes: AtomicU64::new(0),
     });
     hub.arrive(number, Arc::clone(&visit));
-    let session = Session { hub: Arc::clone(hub), shelf, access, client, writer, number, name, visit };
-    Ok((session, Message::Welcome { version: VERSION, program, configuration, push_bytes_max }))
+    let session =
+        Session { hub: Arc::clone(hub), shelf, access, client, writer, number, name, visit, shown: Mutex::default() };
+    Ok((session, Message::Welcome { version: VERSION, program, configuration, generation, push_bytes_max }))
 }
 
 /// What a client is told of an error; the log is told all of it.

@@ -23,6 +23,8 @@ pub struct Settings {
     pub full_percent: u64,
     /// Of the last backup of a dataset, unless a rule says otherwise.
     pub max_age: Option<Duration>,
+    /// How far another site may be behind.
+    pub max_lag: Duration,
     pub retention: Policy,
     /// The first that matches counts.
     pub datasets: Vec<DatasetRule>,
@@ -107,6 +109,7 @@ impl Settings {
             http: Some((Ipv4Addr::LOCALHOST, 4748).into()),
             full_percent: 95,
             max_age: None,
+            max_lag: Duration::from_secs(86_400),
             retention: Policy::default(),
             datasets: Vec::new(),
             quotas: Vec::new(),

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::holdings::{Holding, Holdings};
 use crate::hub::Hub;
+use crate::lag;
 use crate::ledger::{Done, Kind};
 use crate::maintenance::{holdings, repositories};
 use crate::peer::Figures;
@@ -24,7 +25,7 @@ pub struct Report {
     pub peers: Vec<Figures>,
     /// What is wrong with this server, a line each.
     pub faults: Vec<String>,
-    /// Datasets whose last backup is too old, a line each.
+    /// Datasets whose last backup is too old and sites that are too far behind, a line each.
     pub overdue: Vec<String>,
 }
 
@@ -123,7 +124,7 @@ pub fn report(hub: &Hub) -> Result<Report> {
         datasets: Vec::new(),
         sessions: sessions(hub),
         jobs: jobs(hub),
-        peers: hub.sites.figures(),
+        peers: lag::figures(hub)?,
         faults: Vec::new(),
         overdue: Vec::new(),
     };
@@ -265,6 +266,13 @@ fn judge(report: &mut Report, settings: &Settings) {
     for dataset in report.datasets.iter().filter(|dataset| dataset.overdue) {
         let Dataset { repository, dataset, .. } = dataset;
         report.overdue.push(format!("repository {repository}: the last backup of {dataset} is too old"));
+    }
+    for peer in report.peers.iter().filter(|peer| peer.overdue) {
+        let Figures { repository, address, .. } = peer;
+        report.overdue.push(match peer.lag_snapshots {
+            0 => format!("repository {repository}: site {address} has been out of reach for too long"),
+            lag => format!("repository {repository}: site {address} is too far behind: {lag} snapshots"),
+        });
     }
 }
 

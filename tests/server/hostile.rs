@@ -114,7 +114,7 @@ fn who_breaks_the_protocol_is_cut_off_and_others_are_served() {
         // Before the greeting nothing is answered.
         let connection = attacker.connect().await;
         let (mut writer, mut reader) = connection.open().await.unwrap();
-        writer.send(&Message::Generation).await.unwrap();
+        writer.send(&Message::Statistics).await.unwrap();
         assert!(reader.next().await.is_err());
         assert!(is_cut_off(&Err(connection.ended().await)));
     });

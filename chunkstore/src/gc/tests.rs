@@ -131,6 +131,46 @@ fn a_record_that_comes_again_while_its_row_goes_stays() {
 }
 
 #[test]
+fn what_is_stored_after_the_newest_blobs_are_gone_is_kept() {
+    let world = World::new();
+    let repository = Arc::new(world.write(0).unwrap());
+    world.backup(&*repository, 1, CHUNKS).unwrap();
+    let session = repository.leased().unwrap();
+    let collecting = repository.index.collect().unwrap();
+    let survey = repository.index.survey().unwrap();
+    repository.index.condemn(crate::index::numbers::Numbers::default(), survey.last).unwrap();
+    repository.index.sweep(&[]).unwrap();
+    // All numbers that the table knows of are free now.
+    let second = world.backup(&session, 2, CHUNKS).unwrap();
+    drop(collecting);
+    assert_eq!(world.restore(&repository, &second).unwrap(), CHUNKS);
+}
+
+#[test]
+fn a_pack_that_is_stored_again_while_it_goes_stays() {
+    let (world, repository) = two_nights();
+    let pack = repository.index.packs().unwrap().remove(0);
+    let rows = repository.index.live_rows(pack.no).unwrap();
+    let ids: Vec<BlobId> = rows.iter().map(|row| row.id).collect();
+    let records: Vec<Record> = repository.read(&ids).unwrap().into_iter().map(Result::unwrap).collect();
+    let collecting = repository.index.collect().unwrap();
+    let survey = repository.index.survey().unwrap();
+    repository.index.condemn(crate::index::numbers::Numbers::default(), survey.last).unwrap();
+    for record in records {
+        let capsule = repository.capsule(record.capsule).unwrap();
+        repository.put(record, &capsule).unwrap();
+    }
+    repository.flush().unwrap();
+    let packs: Vec<i64> = survey.packs().unwrap().iter().map(|pack| pack.no).collect();
+    repository.index.sweep(&packs).unwrap();
+    repository.delete_pack(pack.id).unwrap();
+    drop((survey, collecting));
+    assert_eq!(repository.index.packs().unwrap().iter().map(|pack| pack.id).collect::<Vec<_>>(), [pack.id]);
+    assert!(repository.read(&ids).unwrap().iter().all(Result::is_ok));
+    drop(world);
+}
+
+#[test]
 fn after_a_sweep_that_did_not_end_nothing_is_known_above_what_is_gone() {
     let world = World::new();
     let repository = world.write(0).unwrap();

@@ -4,7 +4,7 @@
 //! random, and their tables are written in ascending order.
 
 use super::{INTACT, Index, MISSING, State, TAINTED};
-use super::{blob_checksum, change_generation, find, head, last_number, link_checksum, set_meta, sql};
+use super::{blob_checksum, change_generation, find, head, link_checksum, set_meta, sql};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, PackId};
 use crate::pack::{PackEntry, Trailer};
@@ -101,7 +101,7 @@ fn add_blobs(connection: &Connection, state: &State, packs: &[NewPack], stored: 
             known.insert(id, found);
         }
     }
-    let mut next = last_number(connection)? + 1;
+    let mut next = state.next.get();
     let mut numbered = Numbered::new();
     let (mut by_id, mut by_tag) = (Vec::new(), Vec::new());
     for NewPack { id, length, trailer } in packs {
@@ -134,6 +134,7 @@ fn add_blobs(connection: &Connection, state: &State, packs: &[NewPack], stored: 
             next += 1;
         }
     }
+    state.next.set(next);
     add_heads(connection, "INSERT INTO by_id(head, no) VALUES(?1, ?2)", by_id)?;
     add_heads(connection, "INSERT INTO by_tag(head, no) VALUES(?1, ?2)", by_tag)?;
     Ok(numbered)

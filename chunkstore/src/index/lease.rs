@@ -5,12 +5,11 @@
 
 use super::numbers::Numbers;
 use super::{Index, State};
-use crate::error::Result;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A session's hold on blobs, until it is released.
 pub struct Lease {
-    /// Blobs numbered from here on were stored after it began.
+    /// Blobs numbered from here on were not in the index before it began.
     pub(super) from: i64,
     numbers: Mutex<Numbers>,
 }
@@ -46,12 +45,18 @@ impl State {
 }
 
 impl Index {
-    pub fn lease(&self) -> Result<Arc<Lease>> {
+    /// Holds all that is numbered from `from` on; None: all that is numbered from now on.
+    pub fn lease(&self, from: Option<i64>) -> Arc<Lease> {
         let mut state = self.lock();
-        let from = super::last_number(&state.connection)? + 1;
+        let from = from.unwrap_or_else(|| state.next.get());
         let lease = Arc::new(Lease { from, numbers: Mutex::default() });
         state.leases.push(Arc::clone(&lease));
-        Ok(lease)
+        lease
+    }
+
+    /// The number of the next blob.
+    pub fn next_number(&self) -> i64 {
+        self.lock().next.get()
     }
 
     /// Whether anyone relies on what this index said.

@@ -145,7 +145,8 @@ impl Index {
 
     /// Removes the rows of the condemned and of the given packs, in many transactions, the last of which is durable when
     /// this returns. Tags go first, so that nothing is answered that cannot be linked to any more; a stop in between is
-    /// noticed by [`Index::update_taint`]. A lost blob that is still linked to keeps its row, without a place.
+    /// noticed by [`Index::update_taint`]. A lost blob that is still linked to keeps its row, without a place. A pack that a
+    /// session stored again meanwhile, byte for byte, has new rows: it stays.
     pub fn sweep(&self, packs: &[i64]) -> Result<()> {
         self.sweep_heads("by_tag")?;
         self.sweep_heads("by_id")?;
@@ -153,6 +154,9 @@ impl Index {
         self.lock().connection.execute_batch("PRAGMA synchronous = FULL").map_err(sql("write"))?;
         let ended = self.write(|connection, _| {
             for pack in packs {
+                if holds_blobs(connection, *pack)? {
+                    continue;
+                }
                 displace_lost(connection, *pack)?;
                 connection.execute("DELETE FROM pack WHERE no = ?1", [pack]).map_err(sql("write"))?;
             }
@@ -403,6 +407,13 @@ impl<'a> Marking<'a> {
         }
         Ok(())
     }
+}
+
+fn holds_blobs(connection: &Connection, pack: i64) -> Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM blob WHERE pack = ?1 AND state != ?2")
+        .and_then(|mut s| s.exists([pack, MISSING]))
+        .map_err(sql("read"))
 }
 
 /// Lost blobs of a pack that goes away: remembered without a place.

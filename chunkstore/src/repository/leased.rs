@@ -1,6 +1,6 @@
 //! The repository as one of several sessions sees it while others write and a collection runs.
 
-use super::Repository;
+use super::{Repository, lock};
 use crate::capsule::Capsule;
 use crate::configuration::Configuration;
 use crate::error::Result;
@@ -22,7 +22,10 @@ impl Repository {
     /// A store whose answers no collection takes back. The repository itself, used as a [`Store`], gives no such promise: it
     /// is for who does not collect meanwhile.
     pub fn leased(self: &Arc<Self>) -> Result<Leased> {
-        Ok(Leased { repository: Arc::clone(self), lease: self.index.lease()? })
+        // What the packer tells of is held by its number, which it gets later, or is just getting.
+        let packer = self.writing.as_ref().map(|writing| lock(&writing.packer));
+        let lease = self.index.lease(packer.as_ref().and_then(|packer| packer.indexing_from));
+        Ok(Leased { repository: Arc::clone(self), lease })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Records on their way into packs, and packs on their way into the index.
 
 use crate::error::{Error, Result};
-use crate::id::{BlobId, Tag};
+use crate::id::{BlobId, PackId, Tag};
 use crate::index::adopt::{BATCH_ROWS, NewPack};
 use crate::pack::PackBuilder;
 use crate::record::Class;
@@ -15,6 +15,10 @@ pub struct Packer {
     /// Durable, in the order they were stored.
     unindexed: Vec<NewPack>,
     unindexed_rows: usize,
+    /// While packs go into the index: what is numbered from here on may still be told from here.
+    pub indexing_from: Option<i64>,
+    /// Packs whose objects are about to be stored, or are, and that have no rows.
+    pub on_their_way: HashSet<PackId>,
     pub by_tag: HashMap<Tag, BlobId>,
     pub ids: HashSet<BlobId>,
     /// Why nothing may be written any more.
@@ -80,6 +84,10 @@ impl Packer {
 
     /// These are in the index now.
     pub fn settle(&mut self, packs: &[NewPack]) {
+        self.indexing_from = None;
+        for pack in packs {
+            self.on_their_way.remove(&pack.id);
+        }
         for entry in packs.iter().flat_map(|pack| &pack.trailer.entries) {
             self.ids.remove(&entry.id);
             self.by_tag.remove(&entry.tag);

@@ -32,6 +32,8 @@ pub struct Contents {
     pub put: Vec<BlobId>,
     /// What was read, in order.
     pub read: Vec<BlobId>,
+    /// How often it was asked what is known.
+    pub asked: usize,
 }
 
 impl MemoryStore {
@@ -94,7 +96,8 @@ impl Store for MemoryStore {
     }
 
     fn known(&self, tags: &[Tag]) -> Result<Vec<Option<BlobId>>> {
-        let contents = self.contents();
+        let mut contents = self.contents();
+        contents.asked += 1;
         Ok(tags.iter().map(|tag| contents.tags.get(tag).copied()).collect())
     }
 

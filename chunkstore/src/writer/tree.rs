@@ -29,6 +29,22 @@ impl TreeBuilder {
     /// `entry` is an encoded entry ([`Entry::encode`]), `links` what it names, in any order. All of it is checked, since
     /// both may come from a cache.
     pub fn push(&mut self, name: &[u8], entry: &[u8], links: &[BlobId], writer: &BlobWriter<'_>) -> Result<()> {
+        self.add(name, (entry, links), false, writer)
+    }
+
+    /// As [`TreeBuilder::push`], of an entry that was another one the last time: the node that it comes into is put without
+    /// asking whether it is known, which over a network is a round trip.
+    pub fn push_changed(&mut self, name: &[u8], entry: &[u8], links: &[BlobId], writer: &BlobWriter<'_>) -> Result<()> {
+        self.add(name, (entry, links), true, writer)
+    }
+
+    fn add(
+        &mut self,
+        name: &[u8],
+        (entry, links): (&[u8], &[BlobId]),
+        is_changed: bool,
+        writer: &BlobWriter<'_>,
+    ) -> Result<()> {
         check(name, entry, links)?;
         if self.last_name.as_slice() >= name {
             return Err(refused(name, "it is out of order"));
@@ -41,6 +57,7 @@ impl TreeBuilder {
         leaf.append(name, links, |e| {
             e.raw(entry);
         });
+        leaf.is_changed |= is_changed;
         if leaf.closes(name, writer) { self.close(0, writer) } else { Ok(()) }
     }
 
@@ -89,6 +106,7 @@ struct Open {
     body: Encoder,
     /// With duplicates.
     links: Vec<BlobId>,
+    is_changed: bool,
 }
 
 impl Open {
@@ -124,7 +142,8 @@ impl Open {
         let mut content = Encoder::new();
         encode_head(level, self.count, &mut content);
         content.raw(&self.body.bytes);
-        let link = writer.put(Kind::Tree, &content.bytes, &self.links)?;
+        let put = if self.is_changed { BlobWriter::put_changed } else { BlobWriter::put };
+        let link = put(writer, Kind::Tree, &content.bytes, &self.links)?;
         Ok((self.first_name, link))
     }
 }
@@ -375,5 +394,26 @@ mod tests {
         for name in ["a", "A", "../b", ""] {
             assert!(!attempt(name.as_bytes(), &entry(name, Node::Fifo).encode(), &[]), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_with_a_changed_entry_is_not_asked_for() {
+        let store = MemoryStore::new();
+        let writer = BlobWriter::new(&*store, store.sealer());
+        let fifo = |name: &str| (name.as_bytes().to_vec(), entry(name, Node::Fifo).encode());
+        let mut asked = Vec::new();
+        for changed in [false, true] {
+            let mut tree = TreeBuilder::new();
+            for name in ["a", "b"] {
+                let (name, entry) = fifo(&format!("{name}{changed}"));
+                tree.push(&name, &entry, &[], &writer).unwrap();
+            }
+            let (name, entry) = fifo("c");
+            let push = if changed { TreeBuilder::push_changed } else { TreeBuilder::push };
+            push(&mut tree, &name, &entry, &[], &writer).unwrap();
+            tree.finish(&writer).unwrap();
+            asked.push(store.contents().asked);
+        }
+        assert_eq!(asked, [1, 1]);
     }
 }

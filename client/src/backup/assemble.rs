@@ -179,7 +179,7 @@ impl<'a> Assembler<'a> {
         if let Some(cache) = &mut self.cache {
             cache.remember(Kind::Item, &Remembered { name, usable: *usable, key: *key, entry, links });
         }
-        self.push(name, entry, links)
+        self.push(name, entry, links, saved.verb == Verb::Changed)
     }
 
     /// The same file under another name.
@@ -233,14 +233,15 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         self.done.totals.directories += 1;
-        self.push(&level.name, &entry, &links)
+        self.push(&level.name, &entry, &links, false)
     }
 
     /// Into the present directory, after all that is held back there.
-    fn push(&mut self, name: &[u8], entry: &[u8], links: &[BlobId]) -> Result<()> {
+    fn push(&mut self, name: &[u8], entry: &[u8], links: &[BlobId], is_changed: bool) -> Result<()> {
         self.release()?;
+        let push = if is_changed { TreeBuilder::push_changed } else { TreeBuilder::push };
         match self.levels.last_mut() {
-            Some(level) => level.tree.push(name, entry, links, self.writer),
+            Some(level) => push(&mut level.tree, name, entry, links, self.writer),
             None => Err(damaged()),
         }
     }

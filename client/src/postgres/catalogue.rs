@@ -1,7 +1,7 @@
 //! What a server is and which databases it has.
 
 use super::program::Version;
-use super::query::{Psql, number, records, text};
+use super::query::{Asked, Psql, number, records, text};
 use crate::error::{Error, Result};
 
 /// The server, as far as saving and restoring depend on it.
@@ -111,10 +111,14 @@ pub struct Grant {
 const PROPERTIES_BYTES_MAX: usize = 60 << 10;
 
 impl Properties {
-    /// Asked in the database itself.
-    pub fn ask(psql: &Psql<'_>, database: &[u8]) -> Result<Properties> {
+    /// Asked in the database itself. The answer is for [`Properties::told`].
+    pub fn ask(psql: &Psql<'_>, database: &[u8]) -> Result<Asked> {
+        psql.begin(database, &[PROPERTIES.into()])
+    }
+
+    pub fn told(asked: Asked) -> Result<Properties> {
         let mut properties = Properties::default();
-        for record in records::<4>(psql.ask_in(database, &[PROPERTIES.into()])?)? {
+        for record in records::<4>(asked.answer()?)? {
             properties.add(record);
         }
         Ok(properties)

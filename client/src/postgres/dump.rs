@@ -2,8 +2,8 @@
 
 use super::catalogue::{Database, Properties, Server};
 use super::facts::{self, Fact, Format};
-use super::program::{Program, failure};
-use super::query::Psql;
+use super::program::{Connection, Program, failure};
+use super::query::{Asked, Psql};
 use super::quote::conninfo;
 use super::watch::{Shape, Watch};
 use crate::backup::{Producer, Verdict};
@@ -30,6 +30,8 @@ pub struct Dump {
     what: String,
     command: Command,
     facts: Vec<Fact>,
+    /// Of a database: what is told while it is dumped.
+    properties: Option<(Database, Format, Asked)>,
     /// What makes a difference beside the content.
     record: Vec<Fact>,
     watch: Watch,
@@ -38,33 +40,41 @@ pub struct Dump {
 }
 
 impl<'a> Dumper<'a> {
-    pub fn new(psql: Psql<'a>) -> Result<Dumper<'a>> {
-        let server = Server::ask(&psql)?;
+    pub fn new(psql: Psql<'a>, server: Server) -> Result<Dumper<'a>> {
         let pg_dump = psql.connection.find("pg_dump", Some(server.version))?;
         Ok(Dumper { psql, server, pg_dump, pg_dumpall: None })
     }
 
-    /// Also finds what dumps roles and tablespaces.
-    pub fn with_globals(self) -> Result<Dumper<'a>> {
-        let pg_dumpall = self.psql.connection.find("pg_dumpall", Some(self.server.version))?;
-        Ok(Dumper { pg_dumpall: Some(pg_dumpall), ..self })
+    /// Of a whole server: also finds what dumps roles and tablespaces.
+    pub fn of_server(connection: &'a Connection) -> Result<Dumper<'a>> {
+        let names = ["pg_dump", "pg_dumpall"];
+        // The programs tell their versions while the server is asked for its own.
+        let (asked, installed) = std::thread::scope(|scope| {
+            let looking = names.map(|name| scope.spawn(move || connection.installed(name)));
+            let asked = Psql::answering(connection, Server::ask);
+            (asked, looking.map(|looking| looking.join().unwrap_or_default()))
+        });
+        let (psql, server) = asked?;
+        let [pg_dump, pg_dumpall] = &installed;
+        let pg_dump = connection.choose(names[0], Some(server.version), pg_dump)?;
+        let pg_dumpall = Some(connection.choose(names[1], Some(server.version), pg_dumpall)?);
+        Ok(Dumper { psql, server, pg_dump, pg_dumpall })
     }
 
     /// `digests`: its sameness is wanted.
     pub fn database(&self, database: &Database, format: Format, digests: bool) -> Result<Dump> {
-        let properties = Properties::ask(&self.psql, &database.name)?;
+        let properties = Some((database.clone(), format, Properties::ask(&self.psql, &database.name)?));
         let mut command = self.psql.connection.command(&self.pg_dump.path);
         command.args(format.options()).arg(format!("--lock-wait-timeout={LOCK_WAIT_MS}"));
         command.arg("--dbname").arg(conninfo(&database.name));
-        let mut facts = facts::common(facts::DATABASE, &self.server, &self.pg_dump.text, &facts::now());
-        facts.extend(facts::of_database(database, format, &properties));
+        let facts = facts::common(facts::DATABASE, &self.server, &self.pg_dump.text, &facts::now());
         let shape = match format {
             Format::Custom => Shape::Custom,
             Format::Plain => Shape::Plain,
         };
         let what = format!("database {}", names::shown(&database.name));
         let watch = Watch::new(shape, digests);
-        Ok(Dump { what, command, facts, record: Vec::new(), watch, warnings: String::new() })
+        Ok(Dump { what, command, facts, properties, record: Vec::new(), watch, warnings: String::new() })
     }
 
     /// Roles and tablespaces; without passwords if the user may not read them.
@@ -78,7 +88,7 @@ impl<'a> Dumper<'a> {
         let facts = facts::common(facts::GLOBALS, &self.server, &program.text, &facts::now());
         let watch = Watch::new(Shape::Globals, digests);
         let what = "roles and tablespaces".into();
-        Some(Dump { what, command, facts, record: Vec::new(), watch, warnings: String::new() })
+        Some(Dump { what, command, facts, properties: None, record: Vec::new(), watch, warnings: String::new() })
     }
 }
 
@@ -97,7 +107,7 @@ impl Dump {
     ) -> chunkstore::Result<T> {
         let command = std::mem::replace(&mut self.command, Command::new(""));
         let (watch, warnings) = (RefCell::new(&mut self.watch), &mut self.warnings);
-        let (what, facts, record) = (&self.what, &self.facts, &self.record);
+        let (what, facts, properties, record) = (&self.what, &mut self.facts, &mut self.properties, &self.record);
         run(Producer {
             name: command.get_program().to_string_lossy().into_owned(),
             command,
@@ -105,7 +115,12 @@ impl Dump {
             judge: &mut |status, complaints| {
                 *warnings = String::from_utf8_lossy(complaints).trim().to_owned();
                 let mut watch = watch.borrow_mut();
-                let mut verdict = verdict(what, &mut watch, facts, status, complaints)?;
+                let mut verdict = verdict(what, &mut watch, status, complaints)?;
+                if let Some((database, format, asked)) = properties.take() {
+                    let told = Properties::told(asked).map_err(|error| Error::invalid(what, error.to_string()))?;
+                    facts.extend(facts::of_database(&database, format, &told));
+                }
+                verdict.facts.splice(0..0, facts.drain(..));
                 verdict.sameness = verdict.sameness.map(|content| with_record(content, record));
                 verdict.facts.extend_from_slice(record);
                 Ok(Verdict { problems, ..verdict })
@@ -125,20 +140,14 @@ fn with_record(content: [u8; 32], record: &[Fact]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-fn verdict(
-    what: &str,
-    watch: &mut Watch,
-    facts: &[Fact],
-    status: ExitStatus,
-    complaints: &[u8],
-) -> chunkstore::Result<Verdict> {
+fn verdict(what: &str, watch: &mut Watch, status: ExitStatus, complaints: &[u8]) -> chunkstore::Result<Verdict> {
     if !status.success() {
         return Err(Error::invalid(what, failure(status, complaints)));
     }
     if let Some(fault) = watch.fault() {
         return Err(Error::invalid(what, fault));
     }
-    let mut facts = facts.to_vec();
+    let mut facts = Vec::new();
     if watch.is_unknown() {
         facts.push(facts::fact("postgres.end", "unchecked"));
     }

@@ -109,9 +109,17 @@ impl Version {
 impl Connection {
     /// The program that fits best: of the oldest major version not older than `wanted`, or the newest there is.
     pub fn find(&self, program: &str, wanted: Option<Version>) -> Result<Program> {
-        let found: Vec<Program> =
-            self.candidates(program).into_iter().filter_map(|path| probe(program, path)).collect();
-        choose(&found, wanted).cloned().ok_or_else(|| self.unfit(program, wanted, &found))
+        self.choose(program, wanted, &self.installed(program))
+    }
+
+    /// Each that says its version, in order of preference.
+    pub fn installed(&self, program: &str) -> Vec<Program> {
+        self.candidates(program).into_iter().filter_map(|path| probe(program, path)).collect()
+    }
+
+    /// As [`Connection::find`], of what is installed.
+    pub fn choose(&self, program: &str, wanted: Option<Version>, installed: &[Program]) -> Result<Program> {
+        choose(installed, wanted).cloned().ok_or_else(|| self.unfit(program, wanted, installed))
     }
 
     fn unfit(&self, program: &str, wanted: Option<Version>, found: &[Program]) -> Error {

@@ -5,13 +5,16 @@ use super::quote::conninfo;
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// What `psql` ends with if it did not get a connection, or lost it.
 const NO_CONNECTION: i32 = 2;
 
 /// The databases that one may connect to in order to ask about others.
 const MAINTENANCE: [&[u8]; 2] = [b"postgres", b"template1"];
+
+/// A question that is being answered; who drops it does without the answer.
+pub struct Asked(Child);
 
 pub struct Psql<'a> {
     pub connection: &'a Connection,
@@ -20,15 +23,17 @@ pub struct Psql<'a> {
 }
 
 impl<'a> Psql<'a> {
-    /// Finds the program and a database to ask in.
-    pub fn new(connection: &'a Connection) -> Result<Psql<'a>> {
+    /// Finds the program and a database to ask in: one where `question` is answered.
+    pub fn answering<T>(
+        connection: &'a Connection,
+        question: impl Fn(&Psql<'a>) -> Result<T>,
+    ) -> Result<(Psql<'a>, T)> {
         let mut psql = Psql::within(connection, MAINTENANCE[0])?;
-        let Err(first) = psql.ask(b"SELECT 1") else { return Ok(psql) };
-        psql.maintenance = MAINTENANCE[1].to_vec();
-        match psql.ask(b"SELECT 1") {
-            Ok(_) => Ok(psql),
-            Err(_) => Err(first),
-        }
+        let answer = question(&psql).or_else(|first| {
+            psql.maintenance = MAINTENANCE[1].to_vec();
+            question(&psql).map_err(|_| first)
+        })?;
+        Ok((psql, answer))
     }
 
     /// Finds the program and asks in this database only: a user may not be let into any other.
@@ -43,23 +48,18 @@ impl<'a> Psql<'a> {
 
     /// All fields of all answers, one after another. Each statement is a transaction of its own; the first that fails ends it.
     pub fn ask_in(&self, database: &[u8], statements: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        self.begin(database, statements)?.answer()
+    }
+
+    /// As [`Psql::ask_in`], without waiting for the answer.
+    pub fn begin(&self, database: &[u8], statements: &[Vec<u8>]) -> Result<Asked> {
         let mut command = self.command(database);
         command.args(["--quiet", "--tuples-only", "--no-align", "--field-separator-zero", "--record-separator-zero"]);
         for statement in statements {
             command.arg("--command").arg(OsString::from_vec(statement.clone()));
         }
-        let output = command.stdin(Stdio::null()).output().map_err(|error| Error::io("run", "psql", error))?;
-        if !output.status.success() {
-            let reason = failure(output.status, &output.stderr);
-            return Err(match output.status.code() {
-                Some(NO_CONNECTION) => Error::Unreachable { reason },
-                _ => Error::source("PostgreSQL", reason),
-            });
-        }
-        // Every field is ended by a NUL, which none can hold.
-        let mut fields: Vec<Vec<u8>> = output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
-        fields.pop();
-        Ok(fields)
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(Asked(command.spawn().map_err(|error| Error::io("run", "psql", error))?))
     }
 
     /// `psql` on a database, without anybody's start-up file, in which the first failure ends it.
@@ -72,6 +72,23 @@ impl<'a> Psql<'a> {
 
     pub fn maintenance(&self) -> &[u8] {
         &self.maintenance
+    }
+}
+
+impl Asked {
+    pub fn answer(self) -> Result<Vec<Vec<u8>>> {
+        let output = self.0.wait_with_output().map_err(|error| Error::io("run", "psql", error))?;
+        if !output.status.success() {
+            let reason = failure(output.status, &output.stderr);
+            return Err(match output.status.code() {
+                Some(NO_CONNECTION) => Error::Unreachable { reason },
+                _ => Error::source("PostgreSQL", reason),
+            });
+        }
+        // Every field is ended by a NUL, which none can hold.
+        let mut fields: Vec<Vec<u8>> = output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+        fields.pop();
+        Ok(fields)
     }
 }
 

@@ -90,8 +90,7 @@ pub struct Restored {
 impl<'a> Plan<'a> {
     /// Looks at everything. `number` makes the temporary name; `now` goes into that of the old database.
     pub fn new(saved: Saved, options: &'a Options, number: u64, now: &Zoned) -> Result<Plan<'a>> {
-        let psql = Psql::new(&options.connection)?;
-        let server = Server::ask(&psql)?;
+        let (psql, server) = Psql::answering(&options.connection, Server::ask)?;
         let program = preflight::program(&psql, &saved)?;
         let databases = server.databases(&psql)?;
         let name = options.dbname.clone().unwrap_or_else(|| saved.database.name.clone());
@@ -216,7 +215,7 @@ fn judged_psql(psql: &Psql<'_>, database: &[u8]) -> Command {
 
 /// Restores roles and tablespaces into a server. Answers how many were there already.
 pub fn globals(connection: &Connection, content: &mut Content<'_>, interrupted: &AtomicBool) -> Result<u64> {
-    let psql = Psql::new(connection)?;
+    let (psql, _) = Psql::answering(connection, Server::ask)?;
     let command = judged_psql(&psql, psql.maintenance());
     load::run(command, "roles and tablespaces", Judge::Log(Tolerance::Existing), content, interrupted)
 }

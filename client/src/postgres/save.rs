@@ -8,7 +8,7 @@ use super::dump::Dumper;
 use super::facts::{self, Fact, Format};
 use super::name::component;
 use super::program::Connection;
-use super::query::{Psql, text};
+use super::query::{Asked, text};
 use crate::backup::{self, Context, Request};
 use crate::error::{Error, Result};
 use crate::history::History;
@@ -112,7 +112,7 @@ pub fn save(
     let clock = Instant::now();
     let datasets = Datasets::new(&request.host, options.dataset.as_deref())?;
     let patterns = Patterns::new(&options.matches, &options.excludes)?;
-    let dumper = Dumper::new(Psql::new(&options.connection)?)?.with_globals()?;
+    let dumper = Dumper::of_server(&options.connection)?;
     let databases = dumper.server.databases(&dumper.psql)?;
     let names: Vec<Vec<u8>> = databases.iter().map(|database| database.name.clone()).collect();
     let there: BTreeSet<&[u8]> = names.iter().map(Vec::as_slice).collect();
@@ -128,6 +128,7 @@ pub fn save(
     let run = Run { context, request, options, datasets: &datasets, dumper: &dumper, history, observe };
     run.announce(&choice);
     observe(Event::Selected(selected));
+    let trusting = run.ask_trusting();
     let databases = run.all(selected);
     let interrupted =
         databases.iter().any(|outcome| matches!(outcome.result, Err(Error::Store(chunkstore::Error::Interrupted))));
@@ -141,7 +142,7 @@ pub fn save(
     Ok(PostgresOutcome {
         server: dumper.server.version_text.clone(),
         vanished: datasets.vanished(history, &there),
-        warnings: run.warnings(),
+        warnings: run.warnings(trusting),
         databases,
         globals,
         excluded: choice.excluded,
@@ -295,23 +296,25 @@ impl Run<'_> {
         (self.observe)(Event::Finished(outcome));
     }
 
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+    fn warnings(&self, trusting: Option<Asked>) -> Vec<String> {
         if !self.dumper.server.is_superuser {
-            warnings.push("roles were saved without their passwords: only a superuser may read them".to_owned());
-        } else {
-            warnings.extend(self.trusting());
+            return vec!["roles were saved without their passwords: only a superuser may read them".to_owned()];
         }
-        warnings
+        // Servers before version 10 cannot tell.
+        let lines = trusting.and_then(|asked| asked.answer().ok()).unwrap_or_default();
+        let lines: Vec<String> = lines.iter().map(|line| text(line)).collect();
+        if lines.is_empty() {
+            return Vec::new();
+        }
+        vec![format!("the server lets anybody in as any user: pg_hba.conf says `trust` in line {}", lines.join(", "))]
     }
 
-    /// Lines of pg_hba.conf that let people in without asking who they are.
-    fn trusting(&self) -> Option<String> {
+    /// For lines of pg_hba.conf that let people in without asking who they are; only a superuser is told.
+    fn ask_trusting(&self) -> Option<Asked> {
         let statement = "SELECT line_number FROM pg_hba_file_rules WHERE auth_method = 'trust' ORDER BY line_number";
-        // Servers before version 10 cannot tell.
-        let lines = self.dumper.psql.ask(statement.as_bytes()).ok().filter(|lines| !lines.is_empty())?;
-        let lines: Vec<String> = lines.iter().map(|line| text(line)).collect();
-        Some(format!("the server lets anybody in as any user: pg_hba.conf says `trust` in line {}", lines.join(", ")))
+        let psql = &self.dumper.psql;
+        let asked = self.dumper.server.is_superuser.then(|| psql.begin(psql.maintenance(), &[statement.into()]));
+        asked.and_then(Result::ok)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One database by its name, for a source of which it is only a part: reached through itself, since its user may not be let
 //! into any other.
 
-use super::catalogue::Database;
+use super::catalogue::{Database, Server};
 use super::dump::{Dump, Dumper};
 use super::facts::Format;
 use super::program::Connection;
@@ -16,7 +16,9 @@ pub struct Single<'a> {
 
 impl<'a> Single<'a> {
     pub fn open(connection: &'a Connection, name: &[u8]) -> Result<Single<'a>> {
-        let dumper = Dumper::new(Psql::within(connection, name)?)?;
+        let psql = Psql::within(connection, name)?;
+        let server = Server::ask(&psql)?;
+        let dumper = Dumper::new(psql, server)?;
         let found = dumper.server.databases(&dumper.psql)?.into_iter().find(|database| database.name == name);
         let none = || Error::source(format!("database {}", names::shown(name)), "there is none on the server");
         Ok(Single { database: found.ok_or_else(none)?, dumper })

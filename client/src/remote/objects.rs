@@ -1,11 +1,12 @@
 //! Small objects of a remote repository: snapshots and marks as this session has seen them, key slots as a `Backend`.
 
-use super::{Link, lock, one_object, unexpected};
+use super::{Link, lock, unexpected};
 use chunkstore::backend::{Backend, ObjectKind as Kind, ObjectName, WriterLock};
 use chunkstore::id::SlotId;
 use chunkstore::{Error, Result};
 use protocol::message::{Message, ObjectKind};
 use std::collections::HashMap;
+use std::slice;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ impl Objects {
 
     pub fn keep(&self, kind: ObjectKind, fetched: Vec<(Vec<u8>, Vec<u8>)>) {
         lock(&self.held).extend(fetched.into_iter().map(|(name, bytes)| ((kind, name), Arc::new(bytes))));
+    }
+
+    pub fn drop(&self, kind: ObjectKind, name: &[u8]) {
+        lock(&self.held).remove(&(kind, name.to_vec()));
     }
 
     pub fn held(&self, kind: ObjectKind, names: &[Vec<u8>]) -> Vec<(Vec<u8>, Arc<Vec<u8>>)> {
@@ -54,7 +59,14 @@ impl Backend for KeySlots {
     }
 
     fn get(&self, name: ObjectName) -> Result<Vec<u8>> {
-        one_object(&self.link, name)
+        let Some((kind, bytes)) = object_name(name) else { return Err(Error::missing(name.to_string())) };
+        match self.link.wire.objects.held(kind, slice::from_ref(&bytes)).pop() {
+            Some((_, held)) => Ok(held.to_vec()),
+            None => self.link.request(Message::Fetch { kind, names: vec![bytes] }, |answer| match answer {
+                Message::Object(bytes) => Ok(bytes),
+                other => Err(unexpected(&other)),
+            }),
+        }
     }
 
     fn get_range(&self, name: ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
@@ -67,18 +79,20 @@ impl Backend for KeySlots {
         if kind != Kind::KeySlot {
             return Err(elsewhere("objects"));
         }
-        let request = Message::List { kind: ObjectKind::KeySlot, after: Vec::new() };
-        let names = self.link.request(request, |answer| match answer {
-            Message::Names { kind: ObjectKind::KeySlot, names, .. } => Ok(names),
-            other => Err(unexpected(&other)),
-        })?;
-        // Lengths are looked at when the slots come.
-        Ok(names.iter().filter_map(|name| Some((ObjectName::KeySlot(SlotId::from_slice(name)?), 0))).collect())
+        let slots = self.link.objects(ObjectKind::KeySlot)?;
+        let slot = |(name, bytes): &(Vec<u8>, Arc<Vec<u8>>)| {
+            Some((ObjectName::KeySlot(SlotId::from_slice(name)?), bytes.len() as u64))
+        };
+        Ok(slots.iter().filter_map(slot).collect())
     }
 
     fn delete(&self, name: ObjectName) -> Result<()> {
         match name {
-            ObjectName::KeySlot(id) => self.link.done(Message::Remove(id)),
+            ObjectName::KeySlot(id) => {
+                self.link.done(Message::Remove(id))?;
+                self.link.wire.objects.drop(ObjectKind::KeySlot, &id.0);
+                Ok(())
+            }
             other => Err(elsewhere(&other.to_string())),
         }
     }
@@ -89,7 +103,7 @@ impl Backend for KeySlots {
 }
 
 /// How an object is called on its way.
-pub fn object_name(name: ObjectName) -> Option<(ObjectKind, Vec<u8>)> {
+fn object_name(name: ObjectName) -> Option<(ObjectKind, Vec<u8>)> {
     match name {
         ObjectName::KeySlot(id) => Some((ObjectKind::KeySlot, id.0.to_vec())),
         ObjectName::Snapshot(id) => Some((ObjectKind::Snapshot, id.0.to_vec())),

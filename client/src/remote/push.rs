@@ -1,17 +1,20 @@
 //! The queue between threads that put and the task that sends: bounded by what the server lets be undurable.
 
-use super::lock;
+use super::wire::{ATTEMPTS_MAX, Wire, is_loss};
+use super::{Answered, lock, unexpected};
 use chunkstore::capsule::Capsule;
 use chunkstore::id::{BlobId, Tag};
 use chunkstore::record::Record;
 use chunkstore::snapshot::Snapshot;
 use protocol::connection::Writer;
-use protocol::message::Message;
+use protocol::message::{BATCH_MAX, Message};
 use protocol::push::{Event, Outgoing, Sender};
 use protocol::{Error, Result};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Contents that this session put lately, so that two threads that meet the same one store it once.
 const LATELY_MAX: usize = 64 << 10;
@@ -192,11 +195,70 @@ impl PushQueue {
     }
 }
 
-pub async fn send(writer: &mut Writer, frame: Outgoing) -> Result<()> {
+async fn send(writer: &mut Writer, frame: Outgoing) -> Result<()> {
     match frame {
         Outgoing::Capsule(bytes) => writer.send(&Message::CapsuleObject(bytes.to_vec())).await,
         Outgoing::Record(bytes) => writer.send_record(bytes).await,
         Outgoing::Flush => writer.send(&Message::Flush).await,
         Outgoing::Commit(bytes) => writer.send(&Message::Commit(bytes.to_vec())).await,
+    }
+}
+/// Sends what is put until the end, over one connection after another.
+pub async fn push_all(wire: Arc<Wire>, queue: Arc<PushQueue>) {
+    let mut attempts = 0;
+    let mut durable = 0;
+    loop {
+        match push_once(&wire, &queue).await {
+            Ok(()) => return,
+            Err(error) if is_loss(&error) && attempts < ATTEMPTS_MAX => {
+                let now = queue.answers();
+                attempts = if now > durable { 0 } else { attempts + 1 };
+                durable = now;
+            }
+            Err(error) => return queue.fail(error),
+        }
+    }
+}
+
+/// One stream, from what is not durable to its end. Ok only when nothing more is to come.
+async fn push_once(wire: &Wire, queue: &PushQueue) -> Answered<()> {
+    let connection = wire.connected().await?;
+    let tags = queue.interrupted();
+    let mut known = HashSet::new();
+    for batch in tags.chunks(BATCH_MAX) {
+        match wire.ask(&Message::Known(batch.to_vec())).await? {
+            Message::KnownAnswer(answers) => known.extend(answers.into_iter().flatten()),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    queue.resume(&known);
+    let (mut writer, mut reader) = connection.open().await?;
+    writer.send(&Message::Push).await?;
+    let receiving = async {
+        loop {
+            let answer = reader.next().await?.ok_or_else(|| protocol::Error::lost("a push was ended"))?;
+            queue.received(answer)?;
+        }
+    };
+    let sending = async {
+        loop {
+            match queue.outgoing().await {
+                None => return Ok(()),
+                Some(frame) => send(&mut writer, frame).await?,
+            }
+        }
+    };
+    tokio::pin!(receiving);
+    let outcome: Answered<()> = tokio::select! {
+        received = &mut receiving => return received,
+        sent = sending => sent,
+    };
+    match outcome {
+        Ok(()) => {
+            writer.finish();
+            Ok(())
+        }
+        // It may have been stopped by an answer that says why.
+        Err(error) => timeout(Duration::from_secs(5), receiving).await.unwrap_or(Err(error)),
     }
 }

@@ -26,8 +26,6 @@ fn entry(message: &Message) -> (u8, &'static str) {
         Message::KnownAnswer(_) => (17, "KnownAnswer"),
         Message::Present(_) => (18, "Present"),
         Message::PresentAnswer(_) => (19, "PresentAnswer"),
-        Message::Generation => (20, "Generation"),
-        Message::GenerationAnswer(_) => (21, "GenerationAnswer"),
         Message::Alternate(_) => (22, "Alternate"),
         Message::AlternateAnswer(_) => (23, "AlternateAnswer"),
         Message::List { .. } => (24, "List"),
@@ -81,8 +79,8 @@ pub fn encode(message: &Message, bytes: &mut Vec<u8>) {
         Message::Hello { version, repository, program } => {
             e.u16(*version).bytes(repository.as_bytes()).bytes(program.as_bytes());
         }
-        Message::Welcome { version, program, configuration, push_bytes_max } => {
-            e.u16(*version).bytes(program.as_bytes()).bytes(configuration).u64(*push_bytes_max);
+        Message::Welcome { version, program, configuration, generation, push_bytes_max } => {
+            e.u16(*version).bytes(program.as_bytes()).bytes(configuration).raw(generation).u64(*push_bytes_max);
         }
         Message::Refused(refusal) => encode_refusal(&mut e, refusal),
         Message::Lost { id, refusal } => encode_refusal(e.raw(&id.0), refusal),
@@ -123,9 +121,6 @@ pub fn encode(message: &Message, bytes: &mut Vec<u8>) {
             answers.iter().for_each(|answer| {
                 e.u8(u8::from(*answer));
             });
-        }
-        Message::GenerationAnswer(generation) => {
-            e.raw(generation);
         }
         Message::Alternate(half) => {
             e.raw(&half.0);
@@ -178,12 +173,7 @@ pub fn encode(message: &Message, bytes: &mut Vec<u8>) {
         Message::Committed { snapshot, received } => {
             e.raw(&snapshot.0).i64(*received);
         }
-        Message::Generation
-        | Message::Done
-        | Message::Statistics
-        | Message::Push
-        | Message::Flush
-        | Message::Lacking => {}
+        Message::Done | Message::Statistics | Message::Push | Message::Flush | Message::Lacking => {}
     }
     *bytes = e.bytes;
 }
@@ -219,6 +209,7 @@ fn decode_greeting(number: u8, d: &mut Decoder<'_>) -> Result<Message> {
             version: d.u16()?,
             program: text(d, PROGRAM_BYTES_MAX, "program")?,
             configuration: d.bytes(CONFIGURATION_BYTES_MAX, "configuration")?.to_vec(),
+            generation: d.array()?,
             push_bytes_max: d.u64()?,
         },
         3 => Message::Refused(decode_refusal(d)?),
@@ -290,8 +281,6 @@ fn decode_blob(number: u8, d: &mut Decoder<'_>) -> Result<Message> {
             let count = d.count(BATCH_MAX, 1, "answers")?;
             Message::PresentAnswer((0..count).map(|_| flag(d)).collect::<Result<_>>()?)
         }
-        20 => Message::Generation,
-        21 => Message::GenerationAnswer(d.array()?),
         22 => Message::Alternate(HalfTag(d.array()?)),
         23 => Message::AlternateAnswer(decode_option(d)?),
         32 => Message::Arrange(ids(d)?),

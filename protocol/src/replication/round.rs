@@ -51,7 +51,7 @@ pub enum Request {
     Lacking { at: End },
     /// Bring these blobs, as far as the other end has them; [`Answer::Done`].
     Heal { at: End, blobs: Vec<BlobId> },
-    /// Tell the peer that we have these; [`Answer::Done`].
+    /// Tell the peer that we have these; none: all that we want. [`Answer::Done`].
     Held(Vec<SnapshotId>),
 }
 
@@ -86,6 +86,7 @@ pub struct Round {
     peer_snapshots: BTreeSet<SnapshotId>,
     transfers: Vec<(End, Described)>,
     are_transfers_planned: bool,
+    is_told: bool,
     failed: u64,
 }
 
@@ -102,6 +103,7 @@ impl Round {
             peer_snapshots: BTreeSet::new(),
             transfers: Vec::new(),
             are_transfers_planned: false,
+            is_told: false,
             failed: 0,
         }
     }
@@ -110,6 +112,9 @@ impl Round {
     pub fn next_request(&mut self) -> Option<Request> {
         if self.todo.is_empty() && !self.are_transfers_planned {
             self.plan_transfers();
+        }
+        if self.todo.is_empty() && self.failed == 0 && !std::mem::replace(&mut self.is_told, true) {
+            self.todo.push_back(Request::Held(Vec::new()));
         }
         self.asked = self.todo.pop_front();
         self.asked.clone()
@@ -170,6 +175,11 @@ impl Round {
     /// Snapshots that the peer has, as far as was found.
     pub fn at_peer(&self) -> &BTreeSet<SnapshotId> {
         &self.peer_snapshots
+    }
+
+    /// Snapshots that were offered to the peer and that it did not want, once the round is over.
+    pub fn declined(&self) -> Vec<SnapshotId> {
+        self.own_snapshots.difference(&self.peer_snapshots).copied().collect()
     }
 
     fn compare(&mut self, kind: ObjectKind, peer: &BTreeSet<Vec<u8>>) {

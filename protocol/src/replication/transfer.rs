@@ -206,7 +206,8 @@ impl Frame {
         let room = room.max(usize::from(self.gathered.is_empty() && self.reading.is_empty()));
         let room = room.saturating_sub(self.reading.len()).min(READ_IDS_MAX);
         // Few at a time only if nothing else is under way: a request costs a round trip.
-        let is_worth_it = self.reading.is_empty() || room >= READ_IDS_MAX / 4;
+        // And each has a stream, of which there are 16.
+        let is_worth_it = self.reading.is_empty() || room >= READ_IDS_MAX / 2;
         if room == 0 || !is_worth_it || self.reading.len() >= READING_MAX * READ_IDS_MAX {
             return None;
         }

@@ -229,7 +229,8 @@ fn jobs<'a>(rows: impl Iterator<Item = &'a Value>) -> Result<()> {
 }
 
 fn peers<'a>(rows: impl Iterator<Item = &'a Value>) -> Result<()> {
-    let mut table = vec![row(&["PEER", "REPOSITORY", "STATE", "LAG", "SNAPSHOTS", "BYTES", ""])];
+    let mut table =
+        vec![row(&["PEER", "REPOSITORY", "STATE", "LAG", "SNAPSHOTS", "BYTES", "RATE", "LEFT", "HEARD", ""])];
     for line in rows {
         table.push(vec![
             text(line, "address").to_owned(),
@@ -238,7 +239,10 @@ fn peers<'a>(rows: impl Iterator<Item = &'a Value>) -> Result<()> {
             span(number(line, "lag_seconds")),
             number(line, "lag_snapshots").to_string(),
             format_size(number(line, "lag_bytes")),
-            text(line, "problem").to_owned(),
+            format!("{}/s", format_size(number(line, "bytes_per_second"))),
+            line["seconds_left"].as_u64().map_or("-".into(), span),
+            line["last_contact"].as_i64().map_or("-".into(), |_| ago(line, "last_contact")),
+            [if line["overdue"] == Value::Bool(true) { "BEHIND " } else { "" }, text(line, "problem")].concat(),
         ]);
     }
     show_table(&table)

@@ -42,6 +42,7 @@ fn settings(table: &Table<'_>) -> Option<Settings> {
         settings.full_percent = percent.value.min(100);
     }
     settings.max_age = table.duration("max_age").map(|age| age.value);
+    settings.max_lag = table.duration("max_lag").map_or(settings.max_lag, |lag| lag.value);
     settings.retention = table.table("retention").map_or_else(Policy::default, |table| retention(&table));
     settings.datasets = table.tables("datasets").iter().filter_map(dataset_rule).collect();
     settings.quotas = table.tables("quota").iter().filter_map(quota).collect();

@@ -130,11 +130,20 @@ fn jobs(out: &mut Exposition, report: &Report) {
 }
 
 fn peers(out: &mut Exposition, report: &Report) {
-    let families: [(&str, &str, fn(&Figures) -> Option<i128>); 5] = [
+    let families: [(&str, &str, fn(&Figures) -> Option<i128>); 10] = [
         ("peer_lag_seconds", "Age of the oldest snapshot that one of the sites lacks.", |p| Some(p.lag_seconds.into())),
         ("peer_lag_snapshots", "Snapshots that one of the sites lacks.", |p| Some(p.lag_snapshots.into())),
         ("peer_lag_bytes", "What they said they added, less what has gone over.", |p| Some(p.lag_bytes.into())),
         ("peer_moved_bytes", "Bytes that went over since the server began.", |p| Some(p.moved_bytes.into())),
+        ("peer_bytes_per_second", "Of the last ten seconds.", |p| Some(p.bytes_per_second.into())),
+        ("peer_seconds_left", "Until nothing is lacking, at that rate.", |p| p.seconds_left.map(i128::from)),
+        ("peer_max_lag_seconds", "How far it may be behind.", |p| Some(p.max_lag_seconds.into())),
+        ("peer_overdue", "1 if it is further behind, or was not heard for longer.", |p| {
+            Some(u8::from(p.overdue).into())
+        }),
+        ("peer_last_complete_timestamp_seconds", "When both sites last had everything.", |p| {
+            p.last_complete.map(i128::from)
+        }),
         ("peer_last_contact_timestamp_seconds", "When the peer was last heard.", |p| p.last_contact.map(i128::from)),
     ];
     for (name, help, value) in families {

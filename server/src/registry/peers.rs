@@ -7,7 +7,7 @@ use protocol::identity::NodeId;
 use protocol::message::Role;
 use protocol::replication::Limit;
 use rusqlite::{OptionalExtension, Row, params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS peer(key BLOB NOT NULL, repository TEXT NOT NULL, own TEXT NOT NULL, address TEXT NOT NULL,
@@ -15,6 +15,11 @@ pub(super) const SCHEMA: &str = "
                                     paused INTEGER NOT NULL, joined INTEGER NOT NULL, PRIMARY KEY(key, own)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS copy(repository TEXT NOT NULL, snapshot BLOB NOT NULL, site TEXT NOT NULL,
                                     PRIMARY KEY(repository, snapshot, site)) WITHOUT ROWID;
+    -- what a site did not want, and when it last had all that it did
+    CREATE TABLE IF NOT EXISTS declined(repository TEXT NOT NULL, snapshot BLOB NOT NULL, site TEXT NOT NULL,
+                                        PRIMARY KEY(repository, snapshot, site)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS complete(repository TEXT NOT NULL, site TEXT NOT NULL, time INTEGER NOT NULL,
+                                        PRIMARY KEY(repository, site)) WITHOUT ROWID;
     -- when a word that takes something away was first seen here, and of which snapshot; whether it is applied
     CREATE TABLE IF NOT EXISTS word(repository TEXT NOT NULL, mark BLOB NOT NULL, snapshot BLOB NOT NULL,
                                     seen INTEGER NOT NULL, applied INTEGER NOT NULL,
@@ -74,7 +79,10 @@ impl Registry {
     pub fn remove_peer(&self, peer: &Peer) -> Result<()> {
         let connection = self.lock();
         connection.execute("DELETE FROM peer WHERE key = ?1 AND own = ?2", params![&peer.key.0[..], peer.own])?;
-        connection.execute("DELETE FROM copy WHERE repository = ?1 AND site = ?2", params![peer.own, peer.address])?;
+        for table in ["copy", "declined", "complete"] {
+            let delete = format!("DELETE FROM {table} WHERE repository = ?1 AND site = ?2");
+            connection.execute(&delete, params![peer.own, peer.address])?;
+        }
         Ok(())
     }
 
@@ -110,6 +118,45 @@ impl Registry {
         }
         drop(insert);
         Ok(transaction.commit()?)
+    }
+
+    /// A site has all that it wants; these it did not. `now` is in seconds since 1970.
+    pub fn note_complete(&self, repository: &str, site: &str, declined: &[SnapshotId], now: i64) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        transaction.execute("DELETE FROM declined WHERE repository = ?1 AND site = ?2", params![repository, site])?;
+        let mut insert = transaction.prepare("INSERT OR IGNORE INTO declined VALUES(?1, ?2, ?3)")?;
+        for snapshot in declined {
+            insert.execute(params![repository, &snapshot.0[..], site])?;
+        }
+        drop(insert);
+        transaction.execute("INSERT OR REPLACE INTO complete VALUES(?1, ?2, ?3)", params![repository, site, now])?;
+        Ok(transaction.commit()?)
+    }
+
+    /// When a site last had all that it wanted, in seconds since 1970.
+    pub fn complete(&self, repository: &str, site: &str) -> Result<Option<i64>> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT time FROM complete WHERE repository = ?1 AND site = ?2")?;
+        Ok(statement.query_row(params![repository, site], |row| row.get(0)).optional()?)
+    }
+
+    /// What a site has.
+    pub fn copies_at(&self, repository: &str, site: &str) -> Result<HashSet<SnapshotId>> {
+        self.named("SELECT snapshot FROM copy WHERE repository = ?1 AND site = ?2", repository, site)
+    }
+
+    /// What a site did not want.
+    pub fn declined_at(&self, repository: &str, site: &str) -> Result<HashSet<SnapshotId>> {
+        self.named("SELECT snapshot FROM declined WHERE repository = ?1 AND site = ?2", repository, site)
+    }
+
+    fn named(&self, query: &str, repository: &str, site: &str) -> Result<HashSet<SnapshotId>> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(query)?;
+        let rows = statement.query_map(params![repository, site], |row| Ok(SnapshotId(row.get(0)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// The other sites that have a snapshot, as they said last.

@@ -16,7 +16,7 @@ use protocol::connection::{Connection, Writer};
 use protocol::message::{Message, Refusal};
 use protocol::push::{Event as Pushed, Outgoing, Sender};
 use protocol::replication::{Action, End, Transfer};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -41,11 +41,30 @@ enum Event {
 
 /// Bytes of the records that went over.
 pub async fn transfer(ends: &Ends, from: End, snapshot: Snapshot) -> Result<u64> {
-    let mut transfer = Transfer::new(snapshot.summary.root.id);
     let mut target = Target::open(ends, from.other(), false).await?;
+    let (id, dataset, time) = (snapshot.id, snapshot.summary.dataset.clone(), snapshot.summary.time);
+    match walk(ends, from, snapshot.summary.root.id, &mut target).await {
+        Ok(bytes) => {
+            target.commit(snapshot).await?;
+            if from == End::Peer {
+                note_receipt(ends, id, dataset, time).await;
+            }
+            Ok(bytes)
+        }
+        Err(error) => {
+            // What arrived counts when it is tried again.
+            target.give_up().await;
+            Err(error)
+        }
+    }
+}
+
+async fn walk(ends: &Ends, from: End, root: BlobId, target: &mut Target) -> Result<u64> {
+    let mut transfer = Transfer::new(root);
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
     // What is under way ends with the transfer.
     let mut under_way = JoinSet::new();
+    let mut early = VecDeque::new();
     let mut bytes = 0;
     loop {
         while let Some(action) = transfer.next_action() {
@@ -54,25 +73,41 @@ pub async fn transfer(ends: &Ends, from: End, snapshot: Snapshot) -> Result<u64>
                 Action::Read(ids) => spawn_reading(&mut under_way, ends, from, ids, sender.clone()),
                 Action::Put(record) => {
                     bytes += record.bytes.len() as u64;
-                    let capsule = ends.capsule(from, record.capsule).await?;
+                    let capsule = capsule(ends, from, record.capsule, &mut events, &mut early).await?;
                     target.put(record, capsule).await?;
                 }
-                Action::Commit => {
-                    let (id, dataset, time) = (snapshot.id, snapshot.summary.dataset.clone(), snapshot.summary.time);
-                    target.commit(snapshot).await?;
-                    if from == End::Peer {
-                        note_receipt(ends, id, dataset, time).await;
-                    }
-                    return Ok(bytes);
-                }
+                Action::Commit => return Ok(bytes),
             }
         }
         while under_way.try_join_next().is_some() {}
-        match events.recv().await.ok_or_else(failed)? {
+        let event = match early.pop_front() {
+            Some(event) => event,
+            None => events.recv().await.ok_or_else(failed)?,
+        };
+        match event {
             Event::Answered(ids, present) => transfer.answered(&ids, &present?),
             Event::Read(record) => transfer.arrived(record)?,
             Event::Lost(refusal) => return Err(transfer.lost(refusal).into()),
             Event::Failed(error) => return Err(error),
+        }
+    }
+}
+
+/// What comes meanwhile is taken: the answer shares the connection's window with it, and would never come if it stayed.
+async fn capsule(
+    ends: &Ends,
+    from: End,
+    id: CapsuleId,
+    events: &mut mpsc::Receiver<Event>,
+    early: &mut VecDeque<Event>,
+) -> Result<Arc<Capsule>> {
+    let asking = ends.capsule(from, id);
+    tokio::pin!(asking);
+    loop {
+        tokio::select! {
+            biased;
+            capsule = &mut asking => return capsule,
+            Some(event) = events.recv() => early.push_back(event),
         }
     }
 }
@@ -242,6 +277,13 @@ impl Target {
         match self {
             Target::Own(storing) => storing.put(record, capsule).await,
             Target::Peer(pushing) => pushing.put(record, capsule).await,
+        }
+    }
+
+    async fn give_up(self) {
+        if let Target::Own(storing) = self {
+            // Why is known already.
+            let _ = storing.end(None).await;
         }
     }
 

@@ -34,7 +34,7 @@ pub async fn serve(session: &Arc<Session>, writer: &mut Writer, request: Message
 /// The outer error is a violation.
 fn answer(session: &Session, request: Message) -> Result<Answer> {
     let verb = match &request {
-        Message::Known(_) | Message::Present(_) | Message::Generation => Verb::Push,
+        Message::Known(_) | Message::Present(_) => Verb::Push,
         Message::Alternate(_) => Verb::Alternate,
         Message::List { kind: ObjectKind::KeySlot, .. } => Verb::ListKeys,
         Message::List { .. } => Verb::List,
@@ -80,13 +80,15 @@ fn perform(session: &Session, request: Message) -> std::result::Result<Message, 
     Ok(match request {
         Message::Known(tags) => Message::KnownAnswer(session.store()?.known(&tags)?),
         Message::Present(ids) => Message::PresentAnswer(session.store()?.present(&ids)?),
-        Message::Generation => Message::GenerationAnswer(store.generation()?),
         Message::Alternate(half) => Message::AlternateAnswer(store.alternate(half)?),
         Message::List { kind, after } => {
             let mut names = shelf.names(backend_kind(kind), &session.access)?;
             names.retain(|name| *name > after);
             let more = names.len() > NAMES_MAX;
             names.truncate(NAMES_MAX);
+            if kind == ObjectKind::Snapshot && session.access.has(Role::Replica) {
+                session.note_shown(after.is_empty(), &names);
+            }
             Message::Names { more, kind, names }
         }
         Message::Store { kind: ObjectKind::Mark, bytes } => {

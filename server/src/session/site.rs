@@ -78,8 +78,16 @@ pub fn lacking(session: &Session, store: &Repository) -> chunkstore::Result<Mess
     Ok(Message::Blobs(lost))
 }
 
+/// None: it has all that it wants.
 pub fn held(session: &Session, ids: &[SnapshotId]) -> chunkstore::Result<Message> {
     let (registry, repository) = (&session.hub.registry, &session.shelf.name);
+    if ids.is_empty() {
+        let copies = registry.copies_at(repository, &session.name).map_err(store_error)?;
+        let shown = session.shown().into_iter().filter_map(|name| SnapshotId::from_slice(&name));
+        let declined: Vec<SnapshotId> = shown.filter(|id| !copies.contains(id)).collect();
+        registry.note_complete(repository, &session.name, &declined, crate::storage::seconds()).map_err(store_error)?;
+        return Ok(Message::Done);
+    }
     registry.note_copies(repository, &session.name, ids, false).map_err(store_error)?;
     Ok(Message::Done)
 }

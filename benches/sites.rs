@@ -1,0 +1,115 @@
+//! Replication between two servers behind the loopback, and over an emulated long line: what goes over, how fast.
+//!
+//! The line is a thread between the two that delays, limits and loses datagrams, so it needs no rights and no other machine. It does not
+//! stand for what happens beside other traffic.
+
+use crate::corpus;
+use crate::measure;
+use crate::server::Server;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+mod line;
+
+use line::Line;
+
+const PASSWORD: &str = "benchmark";
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Prints a table: loopback, a line of 100 Mbit/s and 80 ms without and with loss, and a night of the database over it.
+pub fn run(nightkeep: &Path, size: f64, rounds: usize, scratch: &Path) -> io::Result<()> {
+    println!("| work | bytes of records | on the line | seconds | rate |\n|---|---|---|---|---|");
+    for dials in [Dials::Source, Dials::Target] {
+        for (name, loss) in
+            [("loopback", None), ("80 ms, 100 Mbit/s", Some(0)), ("80 ms, 100 Mbit/s, 1 % lost", Some(100))]
+        {
+            for _ in 0..rounds.max(1) {
+                let figures = once(nightkeep, size, loss, dials, scratch)?;
+                for (work, Moved { bytes, on_line, seconds }) in ["first backup", "next night"].iter().zip(figures) {
+                    let who = if matches!(dials, Dials::Source) { "push" } else { "pull" };
+                    let (bytes, on_line) = (bytes as f64 / 1e6, on_line as f64 / 1e6);
+                    println!(
+                        "| {work}, {who}, {name} | {bytes:.1} MB | {on_line:.1} MB | {seconds:.2} | {:.1} MB/s, {:.1} Mbit/s |",
+                        bytes / seconds,
+                        bytes * 8.0 / seconds
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Which of the two works the link: where backups come in, or the other.
+#[derive(Clone, Copy)]
+enum Dials {
+    Source,
+    Target,
+}
+
+struct Moved {
+    bytes: u64,
+    on_line: u64,
+    seconds: f64,
+}
+
+/// The first backup, and the next night.
+fn once(nightkeep: &Path, size: f64, loss: Option<u64>, dials: Dials, scratch: &Path) -> io::Result<[Moved; 2]> {
+    let state = tempfile::tempdir_in(scratch)?;
+    let source = state.path().join("source");
+    std::fs::create_dir_all(&source)?;
+    let places = ["a", "b"].map(|name| state.path().join(name));
+    for place in &places {
+        std::fs::create_dir_all(place)?;
+    }
+    let [a, b] = [Server::start(nightkeep, &places[0])?, Server::start(nightkeep, &places[1])?];
+    let client = |words: &[&str]| {
+        let mut command = Command::new(nightkeep);
+        command
+            .env("NIGHTKEEP_REPOSITORY", format!("quic://{}/bench", a.address))
+            .env("NIGHTKEEP_PASSWORD", PASSWORD)
+            .env("NIGHTKEEP_CACHE_DIR", state.path().join("cache"))
+            .env("NIGHTKEEP_STATE_DIR", state.path().join("state"))
+            .args(words);
+        measure::run(command).map(|_| ())
+    };
+    client(&["join", a.token.trim()])?;
+    client(&["init"])?;
+    let (dialling, answering) = if matches!(dials, Dials::Source) { (&a, &b) } else { (&b, &a) };
+    let line = Line::to(&answering.address, loss)?;
+    let token =
+        answering.told(&["invite", "--repository", "bench", "--role", "replica", "--address", &line.address])?;
+    dialling.told(&["peer", "join", token.trim()])?;
+    dialling.told(&["peer", "pause", "bench"])?;
+    let mut moved = [0, 1].map(|_| Moved { bytes: 0, on_line: 0, seconds: 0.0 });
+    for (night, moved) in (0u64..).zip(&mut moved) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a scale times a constant")]
+        corpus::dump(&source.join("erp.sql"), (494e6 * size) as u64, night)?;
+        client(&["backup", "files", "--dataset", "bench", &source.to_string_lossy()])?;
+        let (before, began) = (line.bytes(), Instant::now());
+        dialling.told(&["peer", "resume", "bench"])?;
+        let figures = dialling.even(PATIENCE)?;
+        *moved = Moved { bytes: figures, on_line: line.bytes() - before, seconds: began.elapsed().as_secs_f64() };
+        dialling.told(&["peer", "pause", "bench"])?;
+    }
+    Ok(moved)
+}
+
+impl Server {
+    /// Waits until both sites have everything; what has gone over since the link was resumed.
+    fn even(&self, patience: Duration) -> io::Result<u64> {
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            let told = self.told(&["--json", "peer", "list"])?;
+            let row: serde_json::Value =
+                told.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+            if row["state"] == "even" {
+                return Ok(row["moved_bytes"].as_u64().unwrap_or(0));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(io::Error::other("the sites do not become equal"))
+    }
+}
