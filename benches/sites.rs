@@ -105,8 +105,9 @@ impl Server {
             let told = self.told(&["--json", "peer", "list"])?;
             let row: serde_json::Value =
                 told.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
-            if row["state"] == "even" {
-                return Ok(row["moved_bytes"].as_u64().unwrap_or(0));
+            let field = |name: &str| row.get(name).cloned().unwrap_or_default();
+            if field("state") == "even" {
+                return Ok(field("moved_bytes").as_u64().unwrap_or(0));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
