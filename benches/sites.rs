@@ -106,8 +106,8 @@ impl Server {
             let told = self.told(&["--json", "peer", "list"])?;
             let row: serde_json::Value =
                 told.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
-            if row["state"] == "even" {
-                return Ok(row["moved_bytes"].as_u64().unwrap_or(0));
+            if row.get("state").is_some_and(|state| state == "even") {
+                return Ok(row.get("moved_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0));
             }
             std::thread::sleep(Duration::from_millis(20));
         }

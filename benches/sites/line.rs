@@ -1,6 +1,7 @@
 //! A line between two servers, of datagrams: so long, so wide, so bad.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,16 +55,25 @@ impl Drop for Line {
 fn forward(front: &UdpSocket, target: SocketAddr, loss: u64, shared: &Arc<Shared>) -> Option<()> {
     let mut ways: HashMap<SocketAddr, Way> = HashMap::new();
     receive(front, shared, |datagram, from| {
-        if !ways.contains_key(&from) {
-            let back = UdpSocket::bind("127.0.0.1:0").ok()?;
-            back.connect(target).ok()?;
-            let there = Way::new(back.try_clone().ok()?, None, loss, 1, shared);
-            let mut here = Way::new(front.try_clone().ok()?, Some(from), loss, 2, shared);
-            let own = Arc::clone(shared);
-            std::thread::spawn(move || receive(&back, &own, |datagram, _| Some(here.send(datagram))));
-            ways.insert(from, there);
-        }
-        ways.get_mut(&from).map(|way| way.send(datagram))
+        let way = match ways.entry(from) {
+            Entry::Occupied(way) => way.into_mut(),
+            Entry::Vacant(place) => {
+                let back = UdpSocket::bind("127.0.0.1:0").ok()?;
+                back.connect(target).ok()?;
+                let there = Way::new(back.try_clone().ok()?, None, loss, 1, shared);
+                let mut here = Way::new(front.try_clone().ok()?, Some(from), loss, 2, shared);
+                let own = Arc::clone(shared);
+                std::thread::spawn(move || {
+                    receive(&back, &own, |datagram, _| {
+                        here.send(datagram);
+                        Some(())
+                    })
+                });
+                place.insert(there)
+            }
+        };
+        way.send(datagram);
+        Some(())
     })
 }
 
