@@ -100,6 +100,9 @@ fn retain(hub: &Hub, shelf: &Shelf, dry_run: bool) -> Result<Value> {
         });
         if change.action == Action::Forget { forgotten.push(told) } else { restored.push(told) }
     }
+    if !dry_run && !plan.changes.is_empty() {
+        hub.sites.touch(&shelf.name);
+    }
     Ok(json!({
         "forgotten": forgotten, "restored": restored, "kept": plan.kept, "forgotten_before": plan.forgotten,
     }))
