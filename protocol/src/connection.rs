@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 pub const PORT: u16 = 4747;
 /// Streams that a client may have open.
-pub const STREAMS_MAX: u32 = 16;
+pub const STREAMS_MAX: u32 = 64;
 
 /// A stream's window leaves room for others in the connection's: what one stream waits for may come on another.
 const STREAM_WINDOW: u32 = 6 << 20;

@@ -19,11 +19,14 @@ use protocol::{Error, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// A client that was let in says what it wants within this time.
 const GREETING_MAX: Duration = Duration::from_secs(10);
+/// Requests of one session at work at once.
+const REQUESTS_MAX: usize = 16;
 
 /// What every exchange of a session works with.
 pub struct Session {
@@ -40,6 +43,8 @@ pub struct Session {
     visit: Arc<Visit>,
     /// Of another site: the snapshots that it was shown last.
     shown: Mutex<Vec<Vec<u8>>>,
+    /// Requests at work; more wait, on their streams.
+    turns: Semaphore,
 }
 
 impl Session {
@@ -179,8 +184,8 @@ fn find(
         received_bytes: AtomicU64::new(0),
     });
     hub.arrive(number, Arc::clone(&visit));
-    let session =
-        Session { hub: Arc::clone(hub), shelf, access, client, writer, number, name, visit, shown: Mutex::default() };
+    let (hub, shown, turns) = (Arc::clone(hub), Mutex::default(), Semaphore::new(REQUESTS_MAX));
+    let session = Session { hub, shelf, access, client, writer, number, name, visit, shown, turns };
     Ok((session, Message::Welcome { version: VERSION, program, configuration, generation, push_bytes_max }))
 }
 
@@ -196,9 +201,15 @@ fn refusal_of(shelf: &Shelf, error: &chunkstore::Error) -> Refusal {
 
 async fn exchange(session: Arc<Session>, connection: Connection, mut writer: Writer, mut reader: Reader) {
     let outcome = async {
+        // It is never closed.
+        let turn = session.turns.acquire().await;
         match reader.expect().await? {
-            Message::Push => push::serve(&session, writer, reader).await,
+            Message::Push => {
+                drop(turn);
+                push::serve(&session, writer, reader).await
+            }
             Message::Watch(seen) => {
+                drop(turn);
                 site::watch(&session, &mut writer, seen).await?;
                 writer.finish();
                 Ok(())
