@@ -55,7 +55,7 @@ impl Peer {
             Peer::Restic => "apt-get install restic",
             Peer::Rustic => "cargo install rustic-rs --locked",
             Peer::Borg => "apt-get install borgbackup",
-            Peer::Bupstash => "apt-get install libsodium-dev pkg-config; cargo install bupstash",
+            Peer::Bupstash => "apt-get install libsodium-dev pkg-config; cargo install bupstash --locked",
             Peer::Rsync => "apt-get install rsync",
             Peer::Tar => "apt-get install tar zstd",
             Peer::Repozo => "pip install ZODB; give its place with --repozo",
