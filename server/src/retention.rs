@@ -92,6 +92,7 @@ mod tests {
             incomplete: false,
             root: chunkstore::id::BlobId::default(),
             content_bytes: 1,
+            added_bytes: 0,
             forgotten: None,
             word: Word::None,
             pinned: false,

@@ -25,6 +25,15 @@ const LINE: Link = Link {
     stall: (Duration::ZERO, Duration::from_secs(1)),
 };
 
+impl Link {
+    /// When the sender hears of what arrives at this moment.
+    fn heard(&self, arrives: Duration) -> Duration {
+        let (stall, every) = self.stall;
+        let since = arrives - every * u32::try_from(arrives.as_nanos() / every.as_nanos()).unwrap();
+        arrives + stall.saturating_sub(since)
+    }
+}
+
 struct Flow {
     control: Congestion,
     begins: Duration,
@@ -58,6 +67,24 @@ impl Flow {
     }
 }
 
+impl Flow {
+    fn arrived(&mut self, zero: Instant, now: Duration, sent: Duration) {
+        self.under_way -= 1;
+        self.arrived += 1;
+        let round_trip = now - sent;
+        self.shortest = self.shortest.min(round_trip);
+        self.smoothed = if self.smoothed.is_zero() { round_trip } else { (self.smoothed * 7 + round_trip) / 8 };
+        self.control.arrived(Arrived {
+            now: zero + now,
+            sent: zero + sent,
+            bytes: PACKET.into(),
+            is_idle: false,
+            round_trip: self.smoothed,
+            shortest: self.shortest,
+        });
+    }
+}
+
 /// A share of the link from `from` to `until` for each flow, and its losses in 10,000.
 fn run(link: Link, mut flows: Vec<Flow>, from: Duration, until: Duration) -> Vec<(f64, u64)> {
     let zero = Instant::now();
@@ -80,21 +107,7 @@ fn run(link: Link, mut flows: Vec<Flow>, from: Duration, until: Duration) -> Vec
         }
         let flow = &mut flows[number];
         match what {
-            0 => {
-                flow.under_way -= 1;
-                flow.arrived += 1;
-                let round_trip = now - sent;
-                flow.shortest = flow.shortest.min(round_trip);
-                flow.smoothed = if flow.smoothed.is_zero() { round_trip } else { (flow.smoothed * 7 + round_trip) / 8 };
-                flow.control.arrived(Arrived {
-                    now: zero + now,
-                    sent: zero + sent,
-                    bytes: PACKET.into(),
-                    is_idle: false,
-                    round_trip: flow.smoothed,
-                    shortest: flow.shortest,
-                });
-            }
+            0 => flow.arrived(zero, now, sent),
             1 => {
                 flow.under_way -= 1;
                 flow.lost += 1;
@@ -126,8 +139,7 @@ fn run(link: Link, mut flows: Vec<Flow>, from: Duration, until: Duration) -> Vec
             } else {
                 free_at = now + waits + SERVICE;
                 let arrives = free_at + link.round_trip;
-                let since = Duration::from_nanos((arrives.as_nanos() % link.stall.1.as_nanos()) as u64);
-                events.push(Reverse((arrives + link.stall.0.saturating_sub(since), 0, number, now)));
+                events.push(Reverse((link.heard(arrives), 0, number, now)));
             }
         }
     }
