@@ -178,6 +178,11 @@ fn indexing(c: &mut Criterion, scratch: &Path) -> Result<()> {
     group.throughput(Throughput::Elements(1000));
     group.bench_function("known", |b| b.iter(|| index.known(&tags, None)));
     group.bench_function("unknown", |b| b.iter(|| index.known(&others, None)));
+    group.throughput(Throughput::Elements(100));
+    let singly = |tags: &[Tag]| tags.iter().take(100).try_for_each(|tag| index.known(&[*tag], None).map(|_| ()));
+    group.bench_function("unknown, one by one", |b| b.iter(|| singly(&others)));
+    let pairs = |tags: &[Tag]| tags.chunks(2).take(50).try_for_each(|tags| index.known(tags, None).map(|_| ()));
+    group.bench_function("unknown, two by two", |b| b.iter(|| pairs(&others)));
     group.throughput(Throughput::Elements(32 * 512));
     let mut next = 2 * BLOBS;
     let mut batch = || {

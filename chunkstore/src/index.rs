@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, CapsuleId, HalfTag, PackId, RepositoryId, Tag};
 use crate::record::Class;
 use lease::{Condemned, Lease};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -181,8 +182,9 @@ impl Index {
     /// The ids of intact blobs with these tags; the lease holds what is answered.
     pub fn known(&self, tags: &[Tag], lease: Option<&Lease>) -> Result<Vec<Option<BlobId>>> {
         let state = self.lock();
-        let reading = state.connection.unchecked_transaction().map_err(sql("read"))?;
-        let mut statement = reading
+        let _reading = reading(&state.connection, tags.len())?;
+        let mut statement = state
+            .connection
             .prepare_cached(
                 "SELECT no, id FROM by_tag CROSS JOIN blob USING(no) WHERE head = ?1 AND tag = ?2 AND state = 0",
             )
@@ -229,10 +231,10 @@ impl Index {
     /// Which of these are stored, intact with their closure; the lease holds those that are.
     pub fn present(&self, ids: &[BlobId], lease: Option<&Lease>) -> Result<Vec<bool>> {
         let state = self.lock();
-        let reading = state.connection.unchecked_transaction().map_err(sql("read"))?;
+        let _reading = reading(&state.connection, ids.len())?;
         let mut answers = vec![false; ids.len()];
         for (position, id) in ascending(ids, |id| &id.0) {
-            let Some((no, INTACT)) = find(&reading, &state, id)? else { continue };
+            let Some((no, INTACT)) = find(&state.connection, &state, id)? else { continue };
             if let Some(lease) = lease {
                 lease.add(no);
             }
@@ -246,9 +248,10 @@ impl Index {
     /// Where these lie, damaged or not.
     pub fn locate(&self, ids: &[BlobId]) -> Result<Vec<Option<Place>>> {
         let state = self.lock();
-        let reading = state.connection.unchecked_transaction().map_err(sql("read"))?;
+        let _reading = reading(&state.connection, ids.len())?;
         // Of two rows the later: the earlier one may be about to go.
-        let mut statement = reading
+        let mut statement = state
+            .connection
             .prepare_cached(
                 "SELECT pack.name, blob.offset, blob.length FROM by_id CROSS JOIN blob ON blob.no = by_id.no \
                  CROSS JOIN pack ON pack.no = blob.pack WHERE head = ?1 AND blob.id = ?2 ORDER BY blob.no DESC",
@@ -347,6 +350,11 @@ fn find(connection: &Connection, state: &State, id: &BlobId) -> Result<Option<(i
     Ok(None)
 }
 
+/// Many look-ups see one moment, and take its lock once; a single one does so by itself.
+fn reading(connection: &Connection, lookups: usize) -> Result<Option<Transaction<'_>>> {
+    if lookups < 2 { Ok(None) } else { connection.unchecked_transaction().map(Some).map_err(sql("read")) }
+}
+
 /// Positions and names in the order of the tables, so that neighbours share pages.
 fn ascending<T>(names: &[T], bytes: impl Fn(&T) -> &[u8; 32]) -> Vec<(usize, &T)> {
     let mut sorted: Vec<(usize, &T)> = names.iter().enumerate().collect();
@@ -361,6 +369,8 @@ fn configure(connection: &Connection) -> Result<()> {
              PRAGMA busy_timeout = 10000;"
         ))
         .map_err(sql("configure"))?;
+    // Plans depend on no bound value, or a statement that is used again is planned again: that costs more than a look-up.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sql("configure"))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }

@@ -11,11 +11,11 @@ pub use list::ListBuilder;
 pub use tree::TreeBuilder;
 
 use crate::codec::Sealer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{BlobId, Reference, Tag};
 use crate::record::{Kind, Record};
 use crate::store::Store;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -59,16 +59,30 @@ impl<'s> BlobWriter<'s> {
 
     /// Tag, known?, else compress, seal, put. The answer is what a parent names the content by.
     pub fn put(&self, kind: Kind, content: &[u8], links: &[BlobId]) -> Result<Reference> {
-        let tag = self.sealer.key.tag(kind, content);
+        let stored = self.put_all(kind, &[(content, links)])?.pop();
+        stored.ok_or_else(|| Error::invalid("a blob", "it was not stored"))
+    }
+
+    /// As [`BlobWriter::put`], of several that do not link to each other: one question for all. In their order.
+    pub fn put_all<C: AsRef<[u8]>, L: AsRef<[BlobId]>>(&self, kind: Kind, blobs: &[(C, L)]) -> Result<Vec<Reference>> {
+        let tags: Vec<Tag> = blobs.iter().map(|(content, _)| self.sealer.key.tag(kind, content.as_ref())).collect();
         // What names a record that has just come to be was never stored before, or by ourselves, which putting finds out.
         // So what is new costs no question, which over a network is a round trip for each directory.
-        if self.fresh.lock().unwrap_or_else(PoisonError::into_inner).holds_any(links) {
-            return self.add(kind, tag, content, links);
+        let asked: Vec<Tag> = {
+            let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_asked = |(_, links): &&(C, L)| !fresh.holds_any(links.as_ref());
+            tags.iter().zip(blobs).filter(|(_, blob)| is_asked(blob)).map(|(tag, _)| *tag).collect()
+        };
+        let mut known: HashMap<Tag, BlobId> = HashMap::new();
+        if !asked.is_empty() {
+            let answers = self.store.known(&asked)?;
+            known.extend(asked.into_iter().zip(answers).filter_map(|(tag, id)| Some((tag, id?))));
         }
-        match self.store.known(&[tag])?.first() {
-            Some(Some(id)) => Ok(Reference { id: *id, tag: tag.half() }),
-            _ => self.add(kind, tag, content, links),
-        }
+        let stored = tags.iter().zip(blobs).map(|(tag, (content, links))| match known.get(tag) {
+            Some(id) => Ok(Reference { id: *id, tag: tag.half() }),
+            None => self.add(kind, *tag, content.as_ref(), links.as_ref()),
+        });
+        stored.collect()
     }
 
     /// As [`BlobWriter::put`], of content that replaces another: it is hardly ever known, and nobody is asked. A store that finds

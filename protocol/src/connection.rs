@@ -99,7 +99,7 @@ impl Listener {
         let crypto = QuicServerConfig::try_from(tls::server(key, admission)?).map_err(|e| failed(e.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let windows = (STREAM_WINDOW, CONNECTION_WINDOW);
-        config.transport_config(Arc::new(transport(Sending::Discerning, windows)));
+        config.transport_config(Arc::new(transport(windows)));
         config.max_incoming(INCOMING_MAX).incoming_buffer_size(64 << 10).incoming_buffer_size_total(8 << 20);
         let socket = bind(address).map_err(|error| failed(error.to_string()))?;
         let endpoint =
@@ -158,15 +158,16 @@ impl Arrival {
 impl Connection {
     /// `place` is HOST:PORT.
     pub async fn connect(place: &str, key: &NodeKey, server: NodeId, purpose: Purpose) -> Result<Connection> {
-        Connection::connect_with(place, key, server, (purpose, Sending::Cubic)).await
+        Connection::connect_with(place, key, server, (purpose, (CLIENT_STREAM_WINDOW, CONNECTION_WINDOW))).await
     }
 
     /// As [`Connection::connect`], to another site.
     pub async fn connect_site(place: &str, key: &NodeKey, server: NodeId) -> Result<Connection> {
-        Connection::connect_with(place, key, server, (Purpose::Work, Sending::Discerning)).await
+        Connection::connect_with(place, key, server, (Purpose::Work, (SITE_STREAM_WINDOW, SITE_CONNECTION_WINDOW)))
+            .await
     }
 
-    async fn connect_with(place: &str, key: &NodeKey, server: NodeId, how: (Purpose, Sending)) -> Result<Connection> {
+    async fn connect_with(place: &str, key: &NodeKey, server: NodeId, how: (Purpose, Windows)) -> Result<Connection> {
         let failed = |reason: String| Error::Unreachable { place: place.to_owned(), reason };
         let addresses = tokio::net::lookup_host(place).await.map_err(|error| failed(error.to_string()))?;
         let mut last = failed("it has no address".into());
@@ -184,17 +185,13 @@ impl Connection {
         place: &str,
         key: &NodeKey,
         server: NodeId,
-        (purpose, congestion): (Purpose, Sending),
+        (purpose, windows): (Purpose, Windows),
     ) -> Result<Connection> {
         let failed = |reason: String| Error::Unreachable { place: place.to_owned(), reason };
         let (crypto, mismatch) = tls::client(key, server, purpose)?;
         let crypto = QuicClientConfig::try_from(crypto).map_err(|error| failed(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        let windows = match congestion {
-            Sending::Cubic => (CLIENT_STREAM_WINDOW, CONNECTION_WINDOW),
-            Sending::Discerning => (SITE_STREAM_WINDOW, SITE_CONNECTION_WINDOW),
-        };
-        config.transport_config(Arc::new(transport(congestion, windows)));
+        config.transport_config(Arc::new(transport(windows)));
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -357,16 +354,12 @@ fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// How fast an end sends (`docs/replication.md`, section 7).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    Cubic,
-    Discerning,
-}
+/// Receive windows of a stream and of the connection, in bytes.
+type Windows = (u32, u32);
 
 struct Begin;
 
-/// Between quinn and what decides.
+/// Between quinn and what decides how fast an end sends (`docs/replication.md`, section 7).
 #[derive(Clone)]
 struct Control(Congestion);
 
@@ -419,11 +412,9 @@ impl Controller for Control {
     }
 }
 
-fn transport(control: Sending, (stream, connection): (u32, u32)) -> TransportConfig {
+fn transport((stream, connection): Windows) -> TransportConfig {
     let mut config = TransportConfig::default();
-    if control == Sending::Discerning {
-        config.congestion_controller_factory(Arc::new(Begin));
-    }
+    config.congestion_controller_factory(Arc::new(Begin));
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(DATAGRAM_BYTES_MAX);
     config

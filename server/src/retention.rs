@@ -92,7 +92,7 @@ mod tests {
             incomplete: false,
             root: chunkstore::id::BlobId::default(),
             content_bytes: 1,
-            added_bytes: 0,
+            added_bytes: 1,
             forgotten: None,
             word: Word::None,
             pinned: false,

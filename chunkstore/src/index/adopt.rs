@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::collections::HashMap;
 
 /// So many rows are worth a transaction; its memory is about 200 bytes a row.
-pub const BATCH_ROWS: usize = 1 << 15;
+pub const BATCH_ROWS: usize = 1 << 17;
 
 /// A durable pack that has no rows yet.
 pub struct NewPack {

@@ -14,6 +14,8 @@ use crate::tree::Content;
 const ENTRY_ITEMS_MAX: usize = 4;
 const SPLIT_ITEMS_MIN: usize = 64;
 const SPLIT_ITEMS_MAX: usize = 4096;
+/// So many nodes are asked for at once: over a network that is one round trip.
+const COMPLETE_MAX: usize = 16;
 
 /// Collects a file's items in order; writes list nodes as they fill. Adjacent holes are joined.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -23,6 +25,8 @@ pub struct ListBuilder {
     hole: u64,
     /// The open node of each level, lowest first. Only a lower one than the highest may have no items.
     levels: Vec<Vec<Item>>,
+    /// Nodes of the lowest level that are complete and not stored yet.
+    complete: Vec<Vec<Item>>,
 }
 
 impl ListBuilder {
@@ -55,12 +59,20 @@ impl ListBuilder {
         self.size
     }
 
+    /// Stores the nodes that are complete. Before this is kept to be gone on with.
+    pub fn settle(&mut self, writer: &BlobWriter<'_>) -> Result<()> {
+        for item in put_all(0, std::mem::take(&mut self.complete), writer)? {
+            self.append(1, item, writer)?;
+        }
+        Ok(())
+    }
+
     /// All that must be stored for this to be gone on with, with duplicates.
     pub fn links(&self) -> Vec<BlobId> {
         self.levels.iter().flatten().filter_map(Item::link).map(|link| link.id).collect()
     }
 
-    /// Its state as bytes, for [`ListBuilder::decode`] of the same program.
+    /// Its state once settled as bytes, for [`ListBuilder::decode`] of the same program.
     pub fn encode(&self) -> Vec<u8> {
         let mut e = Encoder::new();
         e.varint(self.size).varint(self.hole).varint(self.levels.len() as u64);
@@ -95,12 +107,13 @@ impl ListBuilder {
             return Err(d.corrupt("its items are not those of its size"));
         }
         d.finish()?;
-        Ok(ListBuilder { size, hole, levels })
+        Ok(ListBuilder { size, hole, levels, complete: Vec::new() })
     }
 
     /// Few items stay in the entry (at most 4), more become lists. Nothing at all is empty inline content.
     pub fn finish(mut self, writer: &BlobWriter<'_>) -> Result<Content> {
         self.end_hole(writer)?;
+        self.settle(writer)?;
         let size = self.size;
         match self.levels.as_mut_slice() {
             [] => return Ok(Content::Inline(Vec::new())),
@@ -145,7 +158,12 @@ impl ListBuilder {
             if !closes(open.len(), item.link()) {
                 return Ok(());
             }
-            item = put(level, std::mem::take(open), writer)?;
+            let node = std::mem::take(open);
+            if level == 0 {
+                self.complete.push(node);
+                return if self.complete.len() < COMPLETE_MAX { Ok(()) } else { self.settle(writer) };
+            }
+            item = put(level, node, writer)?;
             level += 1;
         }
     }
@@ -157,10 +175,17 @@ fn closes(len: usize, last: Option<Reference>) -> bool {
 
 /// Stores a node: what stands for it one level up.
 fn put(level: u8, items: Vec<Item>, writer: &BlobWriter<'_>) -> Result<Item> {
-    let len = crate::list::total(&items).ok_or_else(|| Error::invalid("a list", "it covers too much"))?;
-    let list = List { level, items };
-    let link = writer.put(Kind::List, &list.encode(), &list.links())?;
-    Ok(Item::List { len, link })
+    let stored = put_all(level, vec![items], writer)?.pop();
+    stored.ok_or_else(|| Error::invalid("a list", "it was not stored"))
+}
+
+fn put_all(level: u8, nodes: Vec<Vec<Item>>, writer: &BlobWriter<'_>) -> Result<Vec<Item>> {
+    let total = |items: &Vec<Item>| list::total(items).ok_or_else(|| Error::invalid("a list", "it covers too much"));
+    let lens = nodes.iter().map(total).collect::<Result<Vec<u64>>>()?;
+    let lists = nodes.into_iter().map(|items| List { level, items });
+    let contents: Vec<(Vec<u8>, Vec<BlobId>)> = lists.map(|list| (list.encode(), list.links())).collect();
+    let links = writer.put_all(Kind::List, &contents)?;
+    Ok(lens.into_iter().zip(links).map(|(len, link)| Item::List { len, link }).collect())
 }
 
 #[cfg(test)]
@@ -302,6 +327,7 @@ mod tests {
             for item in &items[items.len() - 64..] {
                 builder.push(*item, &writer).unwrap();
             }
+            builder.settle(&writer).unwrap();
         }
         assert!(builder.levels[0].is_empty() && builder.levels[1].is_empty() && builder.levels[2].len() == 1);
         items.push(chunk(&store, 2, 1));
@@ -326,6 +352,10 @@ mod tests {
         assert!(levels.len() >= 2);
         assert_eq!(build(&store, items.clone()).unwrap(), Content::List { size, root });
         assert!(store.take_put().is_empty(), "equal items make equal lists");
+        let before = store.contents().asked;
+        build(&store, items.clone()).unwrap();
+        let asked = store.contents().asked - before;
+        assert!(asked < lists / COMPLETE_MAX + 2 * levels.len(), "{asked} questions for {lists} lists");
         let mut changed = items.clone();
         changed[70_123] = chunk(&store, 999_999, 8 * MIB);
         build(&store, changed).unwrap();
@@ -354,6 +384,7 @@ mod tests {
             for item in &items[..at] {
                 builder.push(*item, &writer).unwrap();
             }
+            builder.settle(&writer).unwrap();
             let mut again = ListBuilder::decode(&builder.encode(), "state").unwrap();
             prop_assert_eq!(&again, &builder);
             prop_assert_eq!(Some(again.size()), crate::list::total(&items[..at]));
@@ -371,6 +402,7 @@ mod tests {
             for n in 1..=count {
                 builder.push(chunk(&store, n, n), &writer).unwrap();
             }
+            builder.settle(&writer).unwrap();
             let mut bytes = builder.encode();
             for len in 0..bytes.len() {
                 prop_assert!(ListBuilder::decode(&bytes[..len], "state").is_err());

@@ -154,10 +154,12 @@ impl<'a> Cutter<'a> {
     pub fn finish_growing(self, again_max: u64) -> Result<(Content, ListBuilder)> {
         let writer = self.chunks.writer;
         let (mut list, last) = self.collect_all()?;
+        list.settle(writer)?;
         let mut growing = list.clone();
         if let Some(last) = last {
             list.push(last, writer)?;
             if last.covers() > again_max {
+                list.settle(writer)?;
                 growing = list.clone();
             }
         }

@@ -25,15 +25,6 @@ const LINE: Link = Link {
     stall: (Duration::ZERO, Duration::from_secs(1)),
 };
 
-impl Link {
-    /// When the sender hears of what arrives at this moment.
-    fn heard(&self, arrives: Duration) -> Duration {
-        let (stall, every) = self.stall;
-        let since = arrives - every * u32::try_from(arrives.as_nanos() / every.as_nanos()).unwrap();
-        arrives + stall.saturating_sub(since)
-    }
-}
-
 struct Flow {
     control: Congestion,
     begins: Duration,
@@ -139,7 +130,8 @@ fn run(link: Link, mut flows: Vec<Flow>, from: Duration, until: Duration) -> Vec
             } else {
                 free_at = now + waits + SERVICE;
                 let arrives = free_at + link.round_trip;
-                events.push(Reverse((link.heard(arrives), 0, number, now)));
+                let since = Duration::from_nanos(u64::try_from(arrives.as_nanos() % link.stall.1.as_nanos()).unwrap());
+                events.push(Reverse((arrives + link.stall.0.saturating_sub(since), 0, number, now)));
             }
         }
     }
