@@ -78,9 +78,9 @@ fn once(nightkeep: &Path, size: f64, loss: Option<u64>, dials: Dials, scratch: &
     client(&["join", a.token.trim()])?;
     client(&["init"])?;
     let (dialling, answering) = if matches!(dials, Dials::Source) { (&a, &b) } else { (&b, &a) };
-    let line = loss.map(|loss| Line::to(&answering.address, loss)).transpose()?;
-    let address = line.as_ref().map_or(&answering.address, |line| &line.address);
-    let token = answering.told(&["invite", "--repository", "bench", "--role", "replica", "--address", address])?;
+    let line = Line::to(&answering.address, loss)?;
+    let token =
+        answering.told(&["invite", "--repository", "bench", "--role", "replica", "--address", &line.address])?;
     dialling.told(&["peer", "join", token.trim()])?;
     dialling.told(&["peer", "pause", "bench"])?;
     let mut moved = [0, 1].map(|_| Moved { bytes: 0, on_line: 0, seconds: 0.0 });
@@ -88,11 +88,10 @@ fn once(nightkeep: &Path, size: f64, loss: Option<u64>, dials: Dials, scratch: &
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a scale times a constant")]
         corpus::dump(&source.join("erp.sql"), (494e6 * size) as u64, night)?;
         client(&["backup", "files", "--dataset", "bench", &source.to_string_lossy()])?;
-        let on_line = || line.as_ref().map_or(0, Line::bytes);
-        let (before, began) = (on_line(), Instant::now());
+        let (before, began) = (line.bytes(), Instant::now());
         dialling.told(&["peer", "resume", "bench"])?;
         let figures = dialling.even(PATIENCE)?;
-        *moved = Moved { bytes: figures, on_line: on_line() - before, seconds: began.elapsed().as_secs_f64() };
+        *moved = Moved { bytes: figures, on_line: line.bytes() - before, seconds: began.elapsed().as_secs_f64() };
         dialling.told(&["peer", "pause", "bench"])?;
     }
     Ok(moved)
@@ -106,8 +105,9 @@ impl Server {
             let told = self.told(&["--json", "peer", "list"])?;
             let row: serde_json::Value =
                 told.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
-            if row.get("state").is_some_and(|state| state == "even") {
-                return Ok(row.get("moved_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0));
+            let field = |name: &str| row.get(name).cloned().unwrap_or_default();
+            if field("state") == "even" {
+                return Ok(field("moved_bytes").as_u64().unwrap_or(0));
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -1,7 +1,7 @@
 //! A line between two servers, of datagrams: so long, so wide, so bad.
 
-use std::collections::VecDeque;
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,8 +28,8 @@ struct Shared {
 }
 
 impl Line {
-    /// One datagram in so many is lost; 0: none.
-    pub fn to(target: &str, loss: u64) -> io::Result<Line> {
+    /// None: nothing is done to what goes over. Otherwise one datagram in so many is lost; 0: none.
+    pub fn to(target: &str, loss: Option<u64>) -> io::Result<Line> {
         let target: SocketAddr = target.parse().map_err(io::Error::other)?;
         let front = UdpSocket::bind("127.0.0.1:0")?;
         let address = front.local_addr()?.to_string();
@@ -52,28 +52,24 @@ impl Drop for Line {
 }
 
 /// Until the line is dropped. Each end that comes gets a socket of its own towards the target.
-fn forward(front: &UdpSocket, target: SocketAddr, loss: u64, shared: &Arc<Shared>) -> Option<()> {
+fn forward(front: &UdpSocket, target: SocketAddr, loss: Option<u64>, shared: &Arc<Shared>) -> Option<()> {
     let mut ways: HashMap<SocketAddr, Way> = HashMap::new();
     receive(front, shared, |datagram, from| {
-        let way = match ways.entry(from) {
-            Entry::Occupied(way) => way.into_mut(),
-            Entry::Vacant(place) => {
-                let back = UdpSocket::bind("127.0.0.1:0").ok()?;
-                back.connect(target).ok()?;
-                let there = Way::new(back.try_clone().ok()?, None, loss, 1, shared);
-                let mut here = Way::new(front.try_clone().ok()?, Some(from), loss, 2, shared);
-                let own = Arc::clone(shared);
-                std::thread::spawn(move || {
-                    receive(&back, &own, |datagram, _| {
-                        here.send(datagram);
-                        Some(())
-                    })
-                });
-                place.insert(there)
-            }
-        };
-        way.send(datagram);
-        Some(())
+        if let Entry::Vacant(vacant) = ways.entry(from) {
+            let back = UdpSocket::bind("127.0.0.1:0").ok()?;
+            back.connect(target).ok()?;
+            let there = Way::new(back.try_clone().ok()?, None, loss, 1, shared);
+            let mut here = Way::new(front.try_clone().ok()?, Some(from), loss, 2, shared);
+            let own = Arc::clone(shared);
+            std::thread::spawn(move || {
+                receive(&back, &own, |datagram, _| {
+                    here.send(datagram);
+                    Some(())
+                })
+            });
+            vacant.insert(there);
+        }
+        ways.get_mut(&from).map(|way| way.send(datagram))
     })
 }
 
@@ -90,7 +86,9 @@ fn receive(socket: &UdpSocket, shared: &Shared, mut each: impl FnMut(&[u8], Sock
 
 /// One direction.
 struct Way {
-    loss: u64,
+    socket: Arc<UdpSocket>,
+    to: Option<SocketAddr>,
+    loss: Option<u64>,
     random: u64,
     free_at: Instant,
     waiting: Arc<(Mutex<VecDeque<(Instant, Vec<u8>)>>, Condvar)>,
@@ -98,22 +96,26 @@ struct Way {
 }
 
 impl Way {
-    fn new(socket: UdpSocket, to: Option<SocketAddr>, loss: u64, seed: u64, shared: &Arc<Shared>) -> Way {
+    fn new(socket: UdpSocket, to: Option<SocketAddr>, loss: Option<u64>, seed: u64, shared: &Arc<Shared>) -> Way {
+        let socket = Arc::new(socket);
         let waiting: Arc<(Mutex<VecDeque<(Instant, Vec<u8>)>>, Condvar)> = Arc::default();
-        let (own, queue, end) = (socket, Arc::clone(&waiting), Arc::clone(shared));
-        std::thread::spawn(move || deliver(&own, to, &queue, &end));
+        if loss.is_some() {
+            let (socket, waiting, shared) = (Arc::clone(&socket), Arc::clone(&waiting), Arc::clone(shared));
+            std::thread::spawn(move || deliver(&socket, to, &waiting, &shared));
+        }
         let random = 88_172_645_463_325_252 * seed;
-        Way { loss, random, free_at: Instant::now(), waiting, shared: Arc::clone(shared) }
+        Way { socket, to, loss, random, free_at: Instant::now(), waiting, shared: Arc::clone(shared) }
     }
 
     fn send(&mut self, datagram: &[u8]) {
         let bytes = (datagram.len() + HEADS) as u64;
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let Some(loss) = self.loss else { return put(&self.socket, self.to, datagram) };
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         let now = Instant::now();
-        let is_lost = self.loss > 0 && self.random.is_multiple_of(self.loss);
+        let is_lost = loss > 0 && self.random.is_multiple_of(loss);
         let waits = self.free_at.saturating_duration_since(now);
         if is_lost || waits > QUEUE || datagram.len() > DATAGRAM_MAX {
             return;
