@@ -106,7 +106,8 @@ impl SimilarityIndex {
         self.refer(place);
     }
 
-    /// Drops what was found and is gone from the store.
+    /// Drops what was found and is gone from the store. An older entry of the same chunk that no bucket has room for may be found
+    /// once this was decoded: then it is dropped in its turn.
     pub fn forget(&mut self, sketch: &Sketch, id: BlobId) {
         for (_, hash) in sketch.pairs() {
             let places: Vec<usize> =

@@ -120,7 +120,7 @@ proptest! {
             }
             prop_assert!(index.len() <= chunks_max);
             let decoded = SimilarityIndex::decode(&index.encode(&REPOSITORY), &REPOSITORY, chunks_max).unwrap();
-            prop_assert_eq!(decoded.find(&numbered(n)).is_empty(), index.find(&numbered(n)).is_empty());
+            prop_assert!(index.find(&numbered(n)).is_empty() || !decoded.find(&numbered(n)).is_empty());
         }
     }
 }

@@ -93,10 +93,14 @@ impl ListBuilder {
         let mut sum = Some(hole);
         for level in (0u8..).take(count) {
             let mut items = Vec::new();
-            if d.u8()? != 0 {
-                let (decoded, covered) = list::decode_items(&mut d, level)?;
-                sum = sum.and_then(|sum| sum.checked_add(covered));
-                items = decoded;
+            match d.u8()? {
+                0 => {}
+                1 => {
+                    let (decoded, covered) = list::decode_items(&mut d, level)?;
+                    sum = sum.and_then(|sum| sum.checked_add(covered));
+                    items = decoded;
+                }
+                _ => return Err(d.corrupt("a mark that is neither 0 nor 1")),
             }
             if closes(items.len(), items.last().and_then(Item::link)) {
                 return Err(d.corrupt("an open list that should be closed"));
