@@ -16,7 +16,7 @@ impl Random {
         Random(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,7 +25,7 @@ impl Random {
     }
 
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        self.draw() % n.max(1)
     }
 
     /// Small numbers far more often than large ones, as words in a text.
@@ -36,7 +36,7 @@ impl Random {
 }
 
 /// Two thousand words made of syllables.
-pub struct Words(Vec<String>);
+struct Words(Vec<String>);
 
 impl Words {
     pub fn new() -> Self {
@@ -104,7 +104,7 @@ fn row(words: &Words, table: &str, id: u64, version: u64) -> String {
         random.below(1_000_000),
         words.pick(&mut random),
         words.pick(&mut random),
-        random.next() >> 32,
+        random.draw() >> 32,
         random.below(100_000),
         random.below(100)
     )
@@ -187,7 +187,7 @@ fn pickle(words: &Words, oid: u64, tid: u64) -> Vec<u8> {
         data.push(b' ');
     }
     data.extend(b"q\x04X\x08\0\0\0modifiedq\x05");
-    data.extend(changing.next().to_be_bytes());
+    data.extend(changing.draw().to_be_bytes());
     data.extend(b"u.");
     data
 }
@@ -228,9 +228,9 @@ fn tiny_directory(root: &Path, n: u64) -> PathBuf {
 
 fn tiny_file(root: &Path, n: u64, version: u64) -> io::Result<()> {
     let mut random = Random::new(n ^ version << 40);
-    let mut text = format!("session {n:08x} {:016x}\n", random.next());
+    let mut text = format!("session {n:08x} {:016x}\n", random.draw());
     for _ in 0..random.below(40) {
-        text.push_str(&format!("{:x} ", random.next() >> 40));
+        text.push_str(&format!("{:x} ", random.draw() >> 40));
     }
     fs::create_dir_all(tiny_directory(root, n))?;
     fs::write(tiny_directory(root, n).join(format!("{n:08}.txt")), text)
@@ -270,7 +270,7 @@ pub fn noise(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
         let version = if megabyte % 20 == 7 { night } else { 0 };
         let mut random = Random::new(megabyte | version << 32);
         for _ in 0..1_000_000 / 8 {
-            out.write_all(&random.next().to_le_bytes())?;
+            out.write_all(&random.draw().to_le_bytes())?;
         }
     }
     out.flush()
@@ -295,7 +295,7 @@ fn file(words: &Words, path: &Path, n: u64, version: u64) -> io::Result<()> {
             out.extend_from_slice(format!("    changed_in_version_{version}();\n").as_bytes());
         }
         if n.is_multiple_of(16) {
-            out.extend_from_slice(&random.next().to_le_bytes());
+            out.extend_from_slice(&random.draw().to_le_bytes());
         } else {
             let line = format!(
                 "    {}_{}({}, 0x{:x});\n",

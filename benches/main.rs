@@ -3,8 +3,6 @@
 //!
 //! Wall-clock figures of a shared machine say little alone: compare the columns of one run.
 
-mod corpus;
-
 mod measure;
 
 mod mount;

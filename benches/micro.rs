@@ -2,10 +2,6 @@
 //!
 //! The contents are those of the whole-program benchmark, in chunks as Nightkeep cuts them. The stages' figures are limits for the whole.
 
-#[allow(dead_code, reason = "not all corpora are needed here")]
-#[path = "corpus.rs"]
-mod corpus;
-
 use chunkstore::Result;
 use chunkstore::chunker::Chunker;
 use chunkstore::codec::{Level, Opener, Sealer};
@@ -50,7 +46,7 @@ impl Setup {
             std::fs::read(path)
         };
         let mut random = Random::new(3);
-        let noise = (0..BYTES / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        let noise = (0..BYTES / 8).flat_map(|_| random.draw().to_le_bytes()).collect();
         Ok(Setup { configuration, keys, chunker, corpora: [("dump", dump(0)?), ("next", dump(1)?), ("noise", noise)] })
     }
 
@@ -213,7 +209,7 @@ fn entry(number: u64) -> PackEntry {
     let mut random = Random::new(number);
     let mut bytes = || {
         let mut bytes = [0; 32];
-        bytes.as_chunks_mut::<8>().0.iter_mut().for_each(|part| *part = random.next().to_le_bytes());
+        bytes.as_chunks_mut::<8>().0.iter_mut().for_each(|part| *part = random.draw().to_le_bytes());
         bytes
     };
     let (id, tag) = (BlobId(bytes()), Tag(bytes()));

@@ -1,7 +1,6 @@
 //! What programs get from a mount: one large file in order and at random, a walk over a tree with `stat`. Each mount is fresh,
 //! so nothing is in the kernel's cache but the repository's own files.
 
-use crate::corpus::Random;
 use crate::measure::{Measurement, high_water};
 use crate::peer::Peer;
 use chunkstore::codec::Opener;
@@ -11,6 +10,7 @@ use chunkstore::reader::Reader;
 use chunkstore::repository::{Access, Repository};
 use chunkstore::store::Store;
 use chunkstore::tree::{Content, Node};
+use corpus::Random;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;

@@ -1,12 +1,12 @@
 //! The index at scale: fills one with synthetic packs and reports rates and memory of what backup, prune and check ask of it.
 
-use crate::corpus::Random;
 use chunkstore::Result;
 use chunkstore::id::{BlobId, PackId, RepositoryId, Tag};
 use chunkstore::index::Index;
 use chunkstore::index::adopt::{BATCH_ROWS, NewPack};
 use chunkstore::pack::{PackEntry, Trailer};
 use chunkstore::record::Class;
+use corpus::Random;
 use std::path::Path;
 use std::time::Instant;
 
@@ -79,7 +79,7 @@ fn entry(number: u64, place: u64, links: Vec<BlobId>) -> PackEntry {
     let mut bytes = || {
         let mut bytes = [0; 32];
         for part in bytes.as_chunks_mut::<8>().0 {
-            *part = random.next().to_le_bytes();
+            *part = random.draw().to_le_bytes();
         }
         bytes
     };

@@ -3,7 +3,6 @@
 //! The line is a thread between the two that delays, limits and loses datagrams, so it needs no rights and no other machine. It does not
 //! stand for what happens beside other traffic.
 
-use crate::corpus;
 use crate::measure;
 use crate::server::Server;
 use std::io;

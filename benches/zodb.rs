@@ -3,8 +3,8 @@
 //! Nightkeep is given a write-only key, as an unattended machine has it. repozo is run as it is, and with `-Q`, which believes
 //! that the part it saved before is unchanged.
 
-use crate::corpus::Random;
 use crate::measure;
+use corpus::Random;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
