@@ -49,12 +49,13 @@ pub struct Welcome {
 /// Names that were asked for with the greeting.
 struct Ahead {
     began: Instant,
-    names: Names,
+    names: Arc<tokio::sync::Mutex<Names>>,
 }
 
 enum Names {
     Coming(JoinHandle<Answered<Vec<Vec<u8>>>>),
     Here(Vec<Vec<u8>>),
+    Lost,
 }
 
 impl Wire {
@@ -82,7 +83,8 @@ impl Wire {
             for kind in [ObjectKind::KeySlot, ObjectKind::Mark, ObjectKind::Snapshot] {
                 let (wire, connection) = (Arc::clone(&self), connection.clone());
                 let names = tokio::spawn(async move { wire.objects_over(&connection, kind).await });
-                lock(&self.ahead).insert(kind, Ahead { began: Instant::now(), names: Names::Coming(names) });
+                let names = Arc::new(tokio::sync::Mutex::new(Names::Coming(names)));
+                lock(&self.ahead).insert(kind, Ahead { began: Instant::now(), names });
             }
         });
         *held = Some(connection.await?);
@@ -115,18 +117,27 @@ impl Wire {
 
     /// The names of all objects of this kind, which are then held as far as they are still there.
     pub async fn objects(&self, kind: ObjectKind) -> Answered<Vec<Vec<u8>>> {
-        let ahead = lock(&self.ahead).remove(&kind).filter(|ahead| ahead.began.elapsed() < AHEAD_MAX);
-        if let Some(Ahead { began, names }) = ahead {
-            let names = match names {
-                Names::Here(names) => Some(names),
-                Names::Coming(task) => task.await.ok().and_then(Answered::ok),
-            };
-            if let Some(names) = names {
-                lock(&self.ahead).insert(kind, Ahead { began, names: Names::Here(names.clone()) });
-                return Ok(names);
-            }
+        if let Some(names) = self.asked_ahead(kind).await {
+            return Ok(names);
         }
         self.retrying(|connection| async move { self.objects_over(&connection, kind).await }).await
+    }
+
+    /// What is forgotten while somebody waits for it stays forgotten: he alone still gets it.
+    async fn asked_ahead(&self, kind: ObjectKind) -> Option<Vec<Vec<u8>>> {
+        let names = {
+            let ahead = lock(&self.ahead);
+            let ahead = ahead.get(&kind).filter(|ahead| ahead.began.elapsed() < AHEAD_MAX)?;
+            Arc::clone(&ahead.names)
+        };
+        let mut names = names.lock().await;
+        if let Names::Coming(task) = &mut *names {
+            *names = match task.await {
+                Ok(Ok(found)) => Names::Here(found),
+                Ok(Err(_)) | Err(_) => Names::Lost,
+            };
+        }
+        if let Names::Here(found) = &*names { Some(found.clone()) } else { None }
     }
 
     async fn objects_over(&self, connection: &Connection, kind: ObjectKind) -> Answered<Vec<Vec<u8>>> {
@@ -248,5 +259,40 @@ pub fn is_loss(error: &protocol::Error) -> bool {
         }
         protocol::Error::Refused(refusal) => refusal.code == Code::Busy,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_while_it_is_waited_for_stays_forgotten() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let key = NodeKey::generate().unwrap();
+            let place = RemotePlace { address: "localhost:1".into(), repository: "r".into() };
+            let server = key.id();
+            let wire = Arc::new(Wire::new(place, key, server, None));
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            let task = tokio::spawn(async move { Ok(answered.await.unwrap()) });
+            let names = Arc::new(tokio::sync::Mutex::new(Names::Coming(task)));
+            lock(&wire.ahead).insert(ObjectKind::Mark, Ahead { began: Instant::now(), names });
+            let waiting = tokio::spawn({
+                let wire = Arc::clone(&wire);
+                async move { wire.asked_ahead(ObjectKind::Mark).await }
+            });
+            tokio::task::yield_now().await;
+            wire.forget_ahead();
+            answer.send(vec![vec![1]]).unwrap();
+            assert_eq!(waiting.await.unwrap(), Some(vec![vec![1]]));
+            assert_eq!(wire.asked_ahead(ObjectKind::Mark).await, None);
+
+            let names = Arc::new(tokio::sync::Mutex::new(Names::Here(vec![vec![2]])));
+            lock(&wire.ahead).insert(ObjectKind::Mark, Ahead { began: Instant::now(), names });
+            for _ in 0..2 {
+                assert_eq!(wire.asked_ahead(ObjectKind::Mark).await, Some(vec![vec![2]]));
+            }
+        });
     }
 }
