@@ -1,4 +1,5 @@
-//! Reading ahead: which readers go through a file in order, how far ahead of them, and the threads that do it.
+//! Reading ahead: which readers go through a file in order, how far ahead of them, and the threads that do it. What lies behind such a
+//! reader is let go: the kernel has it, and the same memory used again is faster than new memory.
 //!
 //! There are no open files to hang this on (the kernel does not tell of them): a stream is a file's number and the offset
 //! where the next read is expected. A window is dropped rather than waited for.
@@ -33,6 +34,7 @@ pub struct Ahead {
 
 enum Job {
     Stretch(Content, Range<u64>),
+    Behind(Content, Range<u64>),
     Directories(Vec<Reference>),
 }
 
@@ -54,10 +56,13 @@ impl Ahead {
         if matches!(content, Content::Inline(_)) {
             return;
         }
-        let wanted = self.streams.lock().unwrap_or_else(PoisonError::into_inner).note(number, &read, content.size());
-        let mut at = wanted.start;
-        while at < wanted.end {
-            let end = (at / STRETCH + 1).saturating_mul(STRETCH).min(wanted.end);
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Around { ahead, behind }) = streams.note(number, &read, content.size()) else { return };
+        drop(streams);
+        self.start(Job::Behind(content.clone(), behind));
+        let mut at = ahead.start;
+        while at < ahead.end {
+            let end = (at / STRETCH + 1).saturating_mul(STRETCH).min(ahead.end);
             self.start(Job::Stretch(content.clone(), at..end));
             at = end;
         }
@@ -96,6 +101,7 @@ fn work(reader: &Current, jobs: &Receiver<Job>) {
         // Whoever wants what fails here fails by itself, and tells why.
         let _ = match job {
             Job::Stretch(content, range) => fetch(&reader, &content, range),
+            Job::Behind(content, range) => let_go(&reader, &content, range),
             Job::Directories(trees) => reader.prefetch(Kind::Tree, &trees),
         };
     }
@@ -113,6 +119,28 @@ fn fetch(reader: &Reader, content: &Content, range: Range<u64>) -> chunkstore::R
     reader.shared(&links).map(drop)
 }
 
+/// The chunks that end in a range.
+fn let_go(reader: &Reader, content: &Content, range: Range<u64>) -> chunkstore::Result<()> {
+    let (mut links, end) = (Vec::new(), range.end);
+    reader.items(content, range, &mut |at, item| {
+        if let Item::Chunk { len, link } = item
+            && at.saturating_add(len) <= end
+        {
+            links.push(link);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    reader.let_go(&links);
+    Ok(())
+}
+
+/// What to do around a reader in order.
+#[derive(PartialEq, Eq, Debug)]
+struct Around {
+    ahead: Range<u64>,
+    behind: Range<u64>,
+}
+
 struct Streams {
     streams: Vec<Stream>,
     window_max: u64,
@@ -125,6 +153,8 @@ struct Stream {
     next: u64,
     /// The end of what was fetched.
     ahead: u64,
+    /// The end of what was let go.
+    behind: u64,
     window: u64,
     used: u64,
 }
@@ -134,8 +164,8 @@ impl Streams {
         Streams { streams: Vec::with_capacity(STREAMS_MAX), window_max, clock: 0 }
     }
 
-    /// What is to be fetched because of this read.
-    fn note(&mut self, number: u64, read: &Range<u64>, size: u64) -> Range<u64> {
+    /// What is to be fetched, and let go, because of this read.
+    fn note(&mut self, number: u64, read: &Range<u64>, size: u64) -> Option<Around> {
         self.clock += 1;
         let clock = self.clock;
         let follows = |stream: &&mut Stream| {
@@ -144,13 +174,14 @@ impl Streams {
                 && read.end.saturating_add(SLACK) >= stream.next
         };
         let Some(stream) = self.streams.iter_mut().find(follows) else {
-            self.start(Stream { number, next: read.end, ahead: read.end, window: 0, used: clock });
-            return 0..0;
+            let (next, ahead, behind) = (read.end, read.end, read.start);
+            self.start(Stream { number, next, ahead, behind, window: 0, used: clock });
+            return None;
         };
         stream.used = clock;
         // Something near, but not onwards: nothing to follow.
         if read.end <= stream.next {
-            return 0..0;
+            return None;
         }
         stream.next = read.end;
         stream.window = (stream.window * 2).clamp(WINDOW_MIN, WINDOW_MAX).min(self.window_max);
@@ -158,10 +189,11 @@ impl Streams {
         let until = read.end.saturating_add(stream.window).min(size);
         // In steps, so that there are few jobs; the last one whatever it is.
         if until <= from || (until - from < stream.window / 4 && until < size) {
-            return 0..0;
+            return None;
         }
         stream.ahead = until;
-        from..until
+        let read_by_all = read.end.saturating_sub(SLACK).max(stream.behind);
+        Some(Around { ahead: from..until, behind: std::mem::replace(&mut stream.behind, read_by_all)..read_by_all })
     }
 
     fn start(&mut self, stream: Stream) {
@@ -183,18 +215,21 @@ mod tests {
     fn a_reader_in_order_is_followed_to_the_end_and_never_twice() {
         let (size, step) = (100 * MIB, 128 << 10);
         let mut streams = Streams::new(WINDOW_MAX);
-        let (mut ahead, mut at) = (0, 0);
+        let (mut ahead, mut behind, mut at) = (0, 0, 0);
         while at < size {
-            let wanted = streams.note(7, &(at..at + step), size);
+            let around = streams.note(7, &(at..at + step), size);
             at += step;
-            if !wanted.is_empty() {
+            if let Some(Around { ahead: wanted, behind: done }) = around {
                 assert!(wanted.start >= ahead && wanted.end <= size && wanted.end <= at + WINDOW_MAX);
                 assert!(ahead == 0 || wanted.start == ahead, "no gap");
                 ahead = wanted.end;
+                assert!(done.start == behind && done.end <= at.saturating_sub(SLACK), "{done:?} while at {at}");
+                behind = done.end;
             }
             assert!(at < 4 * MIB || ahead >= (at + WINDOW_MAX / 2).min(size), "{at} {ahead}");
         }
         assert_eq!(ahead, size);
+        assert!(behind >= size - WINDOW_MAX - SLACK - 2 * STRETCH, "what was read is let go: {behind}");
     }
 
     #[test]
@@ -204,7 +239,7 @@ mod tests {
         for _ in 0..1000 {
             at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let offset = (at >> 20) & !4095;
-            assert!(streams.note(7, &(offset..offset + 4096), u64::MAX).is_empty());
+            assert!(streams.note(7, &(offset..offset + 4096), u64::MAX).is_none());
         }
         assert_eq!(streams.streams.len(), STREAMS_MAX);
     }
@@ -226,8 +261,9 @@ mod tests {
     fn a_small_cache_has_a_small_window() {
         let mut streams = Streams::new(MIB / 2);
         for step in 0..10u64 {
-            let wanted = streams.note(7, &(step * MIB..(step + 1) * MIB), 100 * MIB);
-            assert!(wanted.end - wanted.start <= MIB / 2);
+            if let Some(around) = streams.note(7, &(step * MIB..(step + 1) * MIB), 100 * MIB) {
+                assert!(around.ahead.end - around.ahead.start <= MIB / 2);
+            }
         }
     }
 }

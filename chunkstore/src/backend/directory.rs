@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::{MarkId, PackId, SlotId, SnapshotId};
 use rustix::fs::{self as unix, RenameFlags};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -151,14 +151,18 @@ impl Backend for Directory {
     }
 
     fn get_range(&self, name: ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let file = File::open(self.path(name)).map_err(|e| read_error(name, e))?;
+        let mut file = File::open(self.path(name)).map_err(|e| read_error(name, e))?;
         let end = file.metadata().map_err(|e| read_error(name, e))?.len();
         // Before the allocation: a hostile index must not choose its size.
         if offset.checked_add(len as u64).is_none_or(|wanted| wanted > end) {
             return Err(Error::corrupt(name.to_string(), format!("it ends at {end}")));
         }
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, offset).map_err(|e| read_error(name, e))?;
+        let mut bytes = Vec::with_capacity(len);
+        file.seek(SeekFrom::Start(offset)).map_err(|e| read_error(name, e))?;
+        file.take(len as u64).read_to_end(&mut bytes).map_err(|e| read_error(name, e))?;
+        if bytes.len() < len {
+            return Err(read_error(name, io::ErrorKind::UnexpectedEof.into()));
+        }
         Ok(bytes)
     }
 

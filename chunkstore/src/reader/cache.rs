@@ -53,7 +53,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
         self.bytes += bytes;
     }
 
-    fn remove(&mut self, key: &K) {
+    pub fn remove(&mut self, key: &K) {
         if let Some(slot) = self.slots.remove(key) {
             self.by_use.remove(&slot.used);
             self.bytes -= slot.bytes;

@@ -1,21 +1,23 @@
 //! Chunks that several threads want: each is opened once, whoever asks first, kept in the cache and handed out shared.
 //!
-//! A thread that finds a chunk being opened waits for it; if that fails, it tries itself and fails with its own reason.
+//! A thread that finds a chunk being opened waits for it; if that fails, it tries itself and fails with its own reason. Chunks are opened
+//! in the order asked, so whoever waits for several waits for the last one first and is woken once.
 //! Lock order: those being loaded, then the cache.
 
 use super::{Reader, lock};
 use crate::error::Result;
 use crate::id::Reference;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Contents as they were found, or why not.
 pub type Contents = HashMap<Reference, Result<Arc<Vec<u8>>>>;
 
-/// Which chunks are being opened just now.
+/// Which chunks are being opened just now, and whether somebody waits for each.
 #[derive(Default)]
 pub(super) struct Loading {
-    links: Mutex<HashSet<Reference>>,
+    links: Mutex<HashMap<Reference, bool>>,
     settled: Condvar,
 }
 
@@ -32,7 +34,8 @@ impl Reader {
             for link in links.iter().copied().filter(|link| seen.insert(*link)) {
                 if let Some(content) = cache.find(&(link.id, Some(link.tag))) {
                     found.insert(link, Ok(content));
-                } else if loading.insert(link) {
+                } else if let Entry::Vacant(place) = loading.entry(link) {
+                    place.insert(false);
                     own.push(link);
                 } else {
                     awaited.push(link);
@@ -40,7 +43,7 @@ impl Reader {
             }
         }
         self.load(own, &mut found)?;
-        for link in awaited {
+        for link in awaited.into_iter().rev() {
             let content = self.awaited(link)?;
             found.insert(link, content);
         }
@@ -49,7 +52,13 @@ impl Reader {
 
     /// Whether a chunk need not be fetched now: it is in the cache, or on its way there.
     pub fn is_at_hand(&self, link: &Reference) -> bool {
-        lock(&self.loading.links).contains(link) || lock(&self.chunks).contains(&(link.id, Some(link.tag)))
+        lock(&self.loading.links).contains_key(link) || lock(&self.chunks).contains(&(link.id, Some(link.tag)))
+    }
+
+    /// Chunks that nobody is expected to ask for again give their room to others. To ask all the same only costs time.
+    pub fn let_go(&self, links: &[Reference]) {
+        let mut cache = lock(&self.chunks);
+        links.iter().for_each(|link| cache.remove(&(link.id, Some(link.tag))));
     }
 
     /// Opens chunks that this thread has entered as being loaded; others may have each as soon as it is there.
@@ -75,7 +84,8 @@ impl Reader {
     /// A chunk that another thread was loading.
     fn awaited(&self, link: Reference) -> Result<Result<Arc<Vec<u8>>>> {
         let mut loading = lock(&self.loading.links);
-        while loading.contains(&link) {
+        while let Some(awaited) = loading.get_mut(&link) {
+            *awaited = true;
             loading = self.loading.settled.wait(loading).unwrap_or_else(PoisonError::into_inner);
         }
         drop(loading);
@@ -97,13 +107,17 @@ struct Claim<'a> {
 impl Claim<'_> {
     fn settle(&mut self, link: Reference) {
         self.left.remove(&link);
-        lock(&self.loading.links).remove(&link);
-        self.loading.settled.notify_all();
+        if lock(&self.loading.links).remove(&link) == Some(true) {
+            self.loading.settled.notify_all();
+        }
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
+        if self.left.is_empty() {
+            return;
+        }
         let mut loading = lock(&self.loading.links);
         self.left.iter().for_each(|link| {
             loading.remove(link);

@@ -131,3 +131,17 @@ fn one_that_is_lost_fails_for_all_who_want_it_and_nobody_waits_for_ever() {
         assert!(!reader.is_at_hand(&links[3]));
     }
 }
+
+#[test]
+fn what_is_let_go_gives_its_room_and_is_read_again_when_asked_for() {
+    let s = Setup::new();
+    let links: Vec<Reference> = (0..4u8).map(|n| s.chunk(&[n; 3000]).link().unwrap()).collect();
+    let reader = Reader::with_caches(s.store.clone(), s.store.opener(), 0, 9000);
+    reader.shared(&links[..3]).unwrap();
+    reader.let_go(&links[1..2]);
+    reader.shared(&links[3..]).unwrap();
+    assert_eq!([0, 1, 2, 3].map(|n: usize| reader.is_at_hand(&links[n])), [true, false, true, true]);
+    s.store.take_read();
+    assert_eq!(**reader.shared(&links[1..2]).unwrap()[&links[1]].as_ref().unwrap(), vec![1; 3000]);
+    assert_eq!(s.store.take_read(), [links[1].id]);
+}
