@@ -12,7 +12,8 @@ use crate::id::{RepositoryId, SlotId};
 use crate::key::text::recovery_to_text;
 use crate::key::{Credential, Keys, OpeningKey, WriteKey, random};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use zeroize::Zeroizing;
+use rayon::iter::{IntoParallelRefMutIterator, ParallelExtend, ParallelIterator};
+use zeroize::{Zeroize, Zeroizing};
 
 const MAGIC: &[u8; 8] = b"NKkeys\0\x01";
 const OBJECT_BYTES_MAX: usize = 64 << 10;
@@ -306,16 +307,19 @@ impl Slot {
         let Cost { memory_kib, passes, lanes } = self.cost;
         let refused = |error: argon2::Error| Error::invalid("passphrase", error.to_string());
         let params = Params::new(memory_kib, passes.into(), lanes.into(), Some(key.len())).map_err(refused)?;
-        // The memory tells the key to who reads it later: it is wiped. Asked for in a way that may fail.
-        let mut memory = Zeroizing::new(Vec::<Block>::new());
+        // Asked for in a way that may fail, and touched first by all processors: new memory costs more than what is done with it.
+        let mut memory = Vec::<Block>::new();
         let count = params.block_count();
         if memory.try_reserve_exact(count).is_err() {
             let reason = format!("it takes {} MiB of memory to open, more than there is", memory_kib >> 10);
             return Err(Error::Unsupported { object: self.object(), reason });
         }
-        memory.resize(count, Block::default());
+        memory.par_extend(rayon::iter::repeat_n(Block::default(), count));
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        argon2.hash_password_into_with_memory(passphrase, &self.salt, key, memory.as_mut_slice()).map_err(refused)
+        let derived = argon2.hash_password_into_with_memory(passphrase, &self.salt, key, memory.as_mut_slice());
+        // It would tell the key to who reads it later.
+        memory.par_iter_mut().for_each(Zeroize::zeroize);
+        derived.map_err(refused)
     }
 
     fn object(&self) -> String {
