@@ -28,7 +28,6 @@ pub struct Database {
     pub tablespace: Vec<u8>,
     /// How many may be connected; -1 is any number.
     pub limit: i32,
-    pub size: u64,
     pub is_template: bool,
 }
 
@@ -55,20 +54,19 @@ impl Server {
             Version(15.., _) => ("datlocprovider", "coalesce(daticulocale, '')"),
             _ => ("'c'", "''"),
         };
-        let size = "CASE WHEN has_database_privilege(d.oid, 'CONNECT') THEN pg_database_size(d.oid) ELSE 0 END";
         let statement = format!(
             "SELECT datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype, {provider}, {locale}, \
-             spcname, datconnlimit, {size}, datistemplate \
+             spcname, datconnlimit, datistemplate \
              FROM pg_database d LEFT JOIN pg_tablespace t ON t.oid = dattablespace ORDER BY datname"
         );
-        let found = records::<11>(psql.ask(statement.as_bytes())?)?;
+        let found = records::<10>(psql.ask(statement.as_bytes())?)?;
         Ok(found.into_iter().map(Database::of_record).collect())
     }
 }
 
 impl Database {
-    fn of_record(record: [Vec<u8>; 11]) -> Database {
-        let [name, owner, encoding, collate, ctype, provider, locale, tablespace, limit, size, template] = record;
+    fn of_record(record: [Vec<u8>; 10]) -> Database {
+        let [name, owner, encoding, collate, ctype, provider, locale, tablespace, limit, template] = record;
         Database {
             name,
             owner,
@@ -79,7 +77,6 @@ impl Database {
             locale,
             tablespace,
             limit: number(&limit).unwrap_or(-1),
-            size: number(&size).unwrap_or(0),
             is_template: template == b"t",
         }
     }
@@ -88,6 +85,8 @@ impl Database {
 /// What belongs to a database and is not in its dump, and what its dump needs of the server.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Properties {
+    /// Bytes on the server's disk; 0 if it is not known. Not part of what is encoded.
+    pub size: u64,
     /// Names and versions.
     pub extensions: Vec<(Vec<u8>, Vec<u8>)>,
     /// Roles that own something in it or have rights there.
@@ -126,6 +125,7 @@ impl Properties {
 
     fn add(&mut self, [kind, first, second, third]: [Vec<u8>; 4]) {
         match kind.as_slice() {
+            b"size" => self.size = number(&first).unwrap_or(0),
             b"extension" => self.extensions.push((first, second)),
             b"role" => self.roles.push(first),
             b"comment" => self.comment = Some(first),
@@ -184,7 +184,8 @@ impl Properties {
 
 const PROPERTIES: &str = "\
 WITH o AS (SELECT oid FROM pg_database WHERE datname = current_database()) \
-SELECT 'extension', extname::text, extversion, '' FROM pg_extension \
+SELECT 'size', pg_database_size(oid)::text, '', '' FROM o \
+UNION ALL SELECT 'extension', extname::text, extversion, '' FROM pg_extension \
 UNION ALL SELECT 'role', rolname, '', '' FROM pg_roles WHERE oid IN (\
   SELECT refobjid FROM pg_shdepend, o WHERE refclassid = 'pg_authid'::regclass AND dbid = o.oid \
   UNION SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -209,6 +210,7 @@ mod tests {
     #[test]
     fn properties_come_back_from_a_fact() {
         let properties = Properties {
+            size: 0,
             extensions: vec![(b"plpgsql".to_vec(), b"1.0".to_vec())],
             roles: vec![b"projop".to_vec(), b"odd\xe9\nname".to_vec()],
             comment: Some(b"base de test".to_vec()),

@@ -85,7 +85,7 @@ pub fn of_database(database: &Database, format: Format, properties: &Properties)
         fact("postgres.locale", &database.locale),
         fact("postgres.tablespace", &database.tablespace),
         fact("postgres.limit", database.limit.to_string()),
-        fact("postgres.size", database.size.to_string()),
+        fact("postgres.size", properties.size.to_string()),
         fact("postgres.properties", encoded),
     ];
     if omitted > 0 {
@@ -143,7 +143,6 @@ impl Saved {
             locale: find("postgres.locale")?.to_vec(),
             tablespace: find("postgres.tablespace")?.to_vec(),
             limit: number(find("postgres.limit")?).unwrap_or(-1),
-            size: number(find("postgres.size")?).unwrap_or(0),
             is_template: false,
         };
         Ok(Saved {
@@ -164,7 +163,10 @@ impl Saved {
                 }
             },
             started: started(find("postgres.started")?).ok_or_else(|| lacking("postgres.started"))?,
-            properties: Properties::decode(find("postgres.properties")?)?,
+            properties: Properties {
+                size: number(find("postgres.size")?).unwrap_or(0),
+                ..Properties::decode(find("postgres.properties")?)?
+            },
         })
     }
 }
@@ -208,10 +210,9 @@ mod tests {
             locale: Vec::new(),
             tablespace: b"pg_default".to_vec(),
             limit: 7,
-            size: 8_000_000,
             is_template: false,
         };
-        let properties = Properties { roles: vec![b"openpg".to_vec()], ..Properties::default() };
+        let properties = Properties { size: 8_000_000, roles: vec![b"openpg".to_vec()], ..Properties::default() };
         let at: Zoned = "2026-11-21T03:00:00+01:00[Europe/Paris]".parse().unwrap();
         let mut facts = common(DATABASE, &server, "15.18", &at);
         facts.extend(of_database(&database, Format::Plain, &properties));

@@ -158,7 +158,7 @@ fn roles(psql: &Psql<'_>, saved: &Saved, options: &Options) -> Result<Finding> {
 
 /// On the disk of the server's data, if it is on this machine and tells where.
 fn room(psql: &Psql<'_>, saved: &Saved) -> Result<Finding> {
-    let needed = saved.database.size / ROOM_DENOMINATOR * ROOM_NUMERATOR;
+    let needed = saved.properties.size / ROOM_DENOMINATOR * ROOM_NUMERATOR;
     let answer = psql.ask(
         b"SELECT setting FROM pg_settings WHERE name = 'data_directory' \
           AND (inet_server_addr() IS NULL OR inet_server_addr() = inet_client_addr())",
