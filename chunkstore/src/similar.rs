@@ -59,9 +59,15 @@ struct Entry {
 impl SimilarityIndex {
     /// `chunks_max` is at most [`CHUNKS_MAX`].
     pub fn new(chunks_max: usize) -> SimilarityIndex {
+        SimilarityIndex::with_room(chunks_max, 1024)
+    }
+
+    /// It grows beyond `room` chunks, but that takes as long as entering them all once more.
+    fn with_room(chunks_max: usize, room: usize) -> SimilarityIndex {
         let chunks_max = chunks_max.clamp(1, CHUNKS_MAX);
-        let ways = vec![0; buckets(1024.min(chunks_max)) * WAYS];
-        SimilarityIndex { chunks_max, entries: Vec::new(), entered: 0, fresh_from: 0, ways }
+        let room = room.min(chunks_max);
+        let ways = vec![0; buckets(room) * WAYS];
+        SimilarityIndex { chunks_max, entries: Vec::with_capacity(room), entered: 0, fresh_from: 0, ways }
     }
 
     /// What resembles the sketch most, best first, a few at most.
@@ -162,9 +168,8 @@ impl SimilarityIndex {
         if head != [&MAGIC[..], &repository.0].concat() || entries.len() % ENTRY_LEN != 0 {
             return None;
         }
-        let mut index = SimilarityIndex::new(chunks_max);
+        let mut index = SimilarityIndex::with_room(chunks_max, entries.len() / ENTRY_LEN);
         let surplus = (entries.len() / ENTRY_LEN).saturating_sub(index.chunks_max);
-        index.entries.reserve(entries.len() / ENTRY_LEN - surplus);
         for entry in entries.chunks_exact(ENTRY_LEN).skip(surplus) {
             let mut d = Decoder::new(entry, "the similarity index");
             let id = BlobId(d.array().ok()?);
@@ -197,14 +202,18 @@ impl SimilarityIndex {
     fn refer(&mut self, place: usize) {
         let Some(sketch) = self.entries.get(place).map(|entry| entry.sketch) else { return };
         let Ok(value) = u32::try_from(place + 1) else { return };
+        // Those before it were entered in this lap of the ring, the others in the one before.
+        let next = self.entered % self.chunks_max;
+        let age = |way: u32| match (way as usize).checked_sub(1) {
+            Some(place) => 1 + usize::from(place < next),
+            // An empty way is older than all.
+            None => 0,
+        };
         for (_, hash) in sketch.pairs() {
             let at = self.bucket_at(hash);
-            let ways = self.ways.get(at..at + WAYS).unwrap_or_default();
-            let age = |way: u32| (way as usize).checked_sub(1).map(|place| self.number(place));
-            // An empty way is older than all.
-            let oldest = ways.iter().enumerate().min_by_key(|(_, way)| age(**way)).map(|(n, _)| at + n);
-            if let Some(way) = oldest.and_then(|at| self.ways.get_mut(at)) {
-                *way = value;
+            let ways = self.ways.get_mut(at..at + WAYS).unwrap_or_default();
+            if let Some(oldest) = ways.iter_mut().min_by_key(|way| (age(**way), **way)) {
+                *oldest = value;
             }
         }
     }
