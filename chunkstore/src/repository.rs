@@ -33,6 +33,7 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 pub use leased::Leased;
 use packer::Packer;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +56,8 @@ pub struct Repository {
     /// Seconds since 1970: at opening, or what [`Repository::set_time`] said last.
     time: AtomicI64,
     writing: Option<Writing>,
+    /// Snapshots whose signature was checked: that takes most of the time of reading one, and a run reads all for each of its sources.
+    signed: Mutex<HashSet<SnapshotId>>,
     /// An index of our own, if the repository's could not be used and not be mended.
     _private_catalog: Option<tempfile::TempDir>,
 }
@@ -110,7 +113,8 @@ impl Repository {
                 }
             },
         };
-        Ok(Repository { backend, configuration, index, time: AtomicI64::new(now), writing, _private_catalog: private })
+        let (time, signed) = (AtomicI64::new(now), Mutex::default());
+        Ok(Repository { backend, configuration, index, time, writing, signed, _private_catalog: private })
     }
 
     pub fn backend(&self) -> &dyn Backend {
@@ -335,8 +339,11 @@ impl Store for Repository {
             let ObjectName::Snapshot(id) = name else { continue };
             let snapshot = self.backend.get(name).and_then(|bytes| {
                 named_by(&bytes, id.0, name)?;
-                Snapshot::parse(bytes, &self.configuration.repository)
+                Snapshot::parse_unless(bytes, &self.configuration.repository, |id| lock(&self.signed).contains(id))
             });
+            if snapshot.is_ok() {
+                lock(&self.signed).insert(id);
+            }
             // One that was deleted while we listed is not damage.
             if !matches!(snapshot, Err(Error::Missing { .. })) {
                 found.push((id, snapshot));
