@@ -140,6 +140,9 @@ fn installed(nightkeep: &Path, repozo: &Path, wanted: Option<&[String]>) -> Vec<
     found
 }
 
+/// How long a corpus is left alone before anybody reads it.
+const REST: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// One corpus and how it changes.
 struct Work {
     name: &'static str,
@@ -164,10 +167,14 @@ impl Work {
         (full * self.size) as u64
     }
 
-    /// Brings the corpus to a night's state, on the disk, so that no peer is measured while it is still being written.
+    /// Brings the corpus to a night's state, on the disk, so that no peer is measured while it is still being written, and lets it rest:
+    /// a time of change that is just over proves nothing (another change may fall into the same tick), so that a careful program reads such a
+    /// file once more.
     fn set(&self, night: u64) -> io::Result<()> {
         self.make(night)?;
-        std::process::Command::new("sync").status().map(|_| ())
+        std::process::Command::new("sync").status()?;
+        std::thread::sleep(REST);
+        Ok(())
     }
 
     fn make(&self, night: u64) -> io::Result<()> {
