@@ -44,7 +44,13 @@ pub struct PackBuilder {
 
 impl PackBuilder {
     pub fn new() -> Self {
-        PackBuilder { bytes: Vec::new(), entries: Vec::new(), capsules: BTreeMap::new(), trailer_bytes: 64 }
+        PackBuilder::within(Vec::new())
+    }
+
+    /// With the memory of an object that is done with.
+    pub fn within(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        PackBuilder { bytes, entries: Vec::new(), capsules: BTreeMap::new(), trailer_bytes: 64 }
     }
 
     pub fn is_empty(&self) -> bool {

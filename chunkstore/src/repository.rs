@@ -217,7 +217,10 @@ impl Repository {
             let stored = self.store_pack(writing, class, builder);
             let mut packer = lock(&writing.packer);
             match stored {
-                Ok(pack) => packer.push_unindexed(pack),
+                Ok((pack, memory)) => {
+                    packer.push_unindexed(pack);
+                    packer.give_back(memory, all);
+                }
                 // The session's records are lost from memory too: nothing that follows could be complete.
                 Err(e) => return Err(packer.poison(e)),
             }
@@ -246,11 +249,11 @@ impl Repository {
         if packer.on_their_way.contains(&id) || self.index.has_pack(id)? { Ok(()) } else { work() }
     }
 
-    fn store_pack(&self, writing: &Writing, class: Class, builder: PackBuilder) -> Result<NewPack> {
+    fn store_pack(&self, writing: &Writing, class: Class, builder: PackBuilder) -> Result<(NewPack, Vec<u8>)> {
         let (id, bytes, trailer) = builder.finish(class, &self.configuration.repository)?;
         lock(&writing.packer).on_their_way.insert(id);
         self.backend.put(ObjectName::Pack(id), &bytes)?;
-        Ok(NewPack { id, length: bytes.len() as u64, trailer })
+        Ok((NewPack { id, length: bytes.len() as u64, trailer }, bytes))
     }
 
     fn known_for(&self, tags: &[Tag], lease: Option<&Lease>) -> Result<Vec<Option<BlobId>>> {

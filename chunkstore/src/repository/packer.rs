@@ -12,6 +12,8 @@ use std::collections::{HashMap, HashSet};
 pub struct Packer {
     pub data: PackBuilder,
     pub nodes: PackBuilder,
+    /// Memory of a pack that was stored, for one to come: new memory costs more than filling it.
+    spare: Vec<u8>,
     /// Durable, in the order they were stored.
     unindexed: Vec<NewPack>,
     unindexed_rows: usize,
@@ -51,13 +53,21 @@ impl Packer {
         self.check()?;
         let nodes_due = all || self.nodes.len() >= target;
         let data_due = nodes_due || self.data.len() >= target;
-        Ok(if data_due && !self.data.is_empty() {
-            Some((Class::Data, std::mem::take(&mut self.data)))
+        let class = if data_due && !self.data.is_empty() {
+            Class::Data
         } else if nodes_due && !self.nodes.is_empty() {
-            Some((Class::Node, std::mem::take(&mut self.nodes)))
+            Class::Node
         } else {
-            None
-        })
+            return Ok(None);
+        };
+        // Who asks for all is done for now, maybe for long.
+        let room = if all { Vec::new() } else { std::mem::take(&mut self.spare) };
+        Ok(Some((class, std::mem::replace(self.builder(class), PackBuilder::within(room)))))
+    }
+
+    /// What [`Packer::take`] gave was stored, and its memory is free.
+    pub fn give_back(&mut self, memory: Vec<u8>, all: bool) {
+        self.spare = if all { Vec::new() } else { memory };
     }
 
     /// Durable packs that are to get rows now: enough of them, or with `all` what there is.
