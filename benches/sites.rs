@@ -28,9 +28,10 @@ pub fn run(nightkeep: &Path, size: f64, rounds: usize, scratch: &Path) -> io::Re
                 let figures = once(nightkeep, size, loss, dials, scratch)?;
                 for (work, Moved { bytes, on_line, seconds }) in ["first backup", "next night"].iter().zip(figures) {
                     let who = if matches!(dials, Dials::Source) { "push" } else { "pull" };
-                    let (bytes, on_line) = (bytes as f64 / 1e6, on_line as f64 / 1e6);
+                    let bytes = bytes as f64 / 1e6;
+                    let on_line = on_line.map_or(String::new(), |bytes| format!("{:.1} MB", bytes as f64 / 1e6));
                     println!(
-                        "| {work}, {who}, {name} | {bytes:.1} MB | {on_line:.1} MB | {seconds:.2} | {:.1} MB/s, {:.1} Mbit/s |",
+                        "| {work}, {who}, {name} | {bytes:.1} MB | {on_line} | {seconds:.2} | {:.1} MB/s, {:.1} Mbit/s |",
                         bytes / seconds,
                         bytes * 8.0 / seconds
                     );
@@ -50,7 +51,8 @@ enum Dials {
 
 struct Moved {
     bytes: u64,
-    on_line: u64,
+    /// Of an emulated line.
+    on_line: Option<u64>,
     seconds: f64,
 }
 
@@ -77,20 +79,23 @@ fn once(nightkeep: &Path, size: f64, loss: Option<u64>, dials: Dials, scratch: &
     client(&["join", a.token.trim()])?;
     client(&["init"])?;
     let (dialling, answering) = if matches!(dials, Dials::Source) { (&a, &b) } else { (&b, &a) };
-    let line = Line::to(&answering.address, loss)?;
-    let token =
-        answering.told(&["invite", "--repository", "bench", "--role", "replica", "--address", &line.address])?;
+    let line = loss.map(|loss| Line::to(&answering.address, loss)).transpose()?;
+    let address = line.as_ref().map_or(&answering.address, |line| &line.address);
+    let token = answering.told(&["invite", "--repository", "bench", "--role", "replica", "--address", address])?;
     dialling.told(&["peer", "join", token.trim()])?;
     dialling.told(&["peer", "pause", "bench"])?;
-    let mut moved = [0, 1].map(|_| Moved { bytes: 0, on_line: 0, seconds: 0.0 });
+    let mut moved = [0, 1].map(|_| Moved { bytes: 0, on_line: None, seconds: 0.0 });
     for (night, moved) in (0u64..).zip(&mut moved) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a scale times a constant")]
         corpus::dump(&source.join("erp.sql"), (494e6 * size) as u64, night)?;
         client(&["backup", "files", "--dataset", "bench", &source.to_string_lossy()])?;
-        let (before, began) = (line.bytes(), Instant::now());
+        let on_line = || line.as_ref().map(Line::bytes);
+        let (before, began) = (on_line(), Instant::now());
         dialling.told(&["peer", "resume", "bench"])?;
         let figures = dialling.even(PATIENCE)?;
-        *moved = Moved { bytes: figures, on_line: line.bytes() - before, seconds: began.elapsed().as_secs_f64() };
+        let seconds = began.elapsed().as_secs_f64();
+        let on_line = on_line().zip(before).map(|(now, before)| now - before);
+        *moved = Moved { bytes: figures, on_line, seconds };
         dialling.told(&["peer", "pause", "bench"])?;
     }
     Ok(moved)

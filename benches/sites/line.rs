@@ -28,8 +28,8 @@ struct Shared {
 }
 
 impl Line {
-    /// None: nothing is done to what goes over. Otherwise one datagram in so many is lost; 0: none.
-    pub fn to(target: &str, loss: Option<u64>) -> io::Result<Line> {
+    /// One datagram in so many is lost; 0: none.
+    pub fn to(target: &str, loss: u64) -> io::Result<Line> {
         let target: SocketAddr = target.parse().map_err(io::Error::other)?;
         let front = UdpSocket::bind("127.0.0.1:0")?;
         let address = front.local_addr()?.to_string();
@@ -52,7 +52,7 @@ impl Drop for Line {
 }
 
 /// Until the line is dropped. Each end that comes gets a socket of its own towards the target.
-fn forward(front: &UdpSocket, target: SocketAddr, loss: Option<u64>, shared: &Arc<Shared>) -> Option<()> {
+fn forward(front: &UdpSocket, target: SocketAddr, loss: u64, shared: &Arc<Shared>) -> Option<()> {
     let mut ways: HashMap<SocketAddr, Way> = HashMap::new();
     receive(front, shared, |datagram, from| {
         if let Entry::Vacant(vacant) = ways.entry(from) {
@@ -86,9 +86,7 @@ fn receive(socket: &UdpSocket, shared: &Shared, mut each: impl FnMut(&[u8], Sock
 
 /// One direction.
 struct Way {
-    socket: Arc<UdpSocket>,
-    to: Option<SocketAddr>,
-    loss: Option<u64>,
+    loss: u64,
     random: u64,
     free_at: Instant,
     waiting: Arc<(Mutex<VecDeque<(Instant, Vec<u8>)>>, Condvar)>,
@@ -96,26 +94,22 @@ struct Way {
 }
 
 impl Way {
-    fn new(socket: UdpSocket, to: Option<SocketAddr>, loss: Option<u64>, seed: u64, shared: &Arc<Shared>) -> Way {
-        let socket = Arc::new(socket);
+    fn new(socket: UdpSocket, to: Option<SocketAddr>, loss: u64, seed: u64, shared: &Arc<Shared>) -> Way {
         let waiting: Arc<(Mutex<VecDeque<(Instant, Vec<u8>)>>, Condvar)> = Arc::default();
-        if loss.is_some() {
-            let (socket, waiting, shared) = (Arc::clone(&socket), Arc::clone(&waiting), Arc::clone(shared));
-            std::thread::spawn(move || deliver(&socket, to, &waiting, &shared));
-        }
+        let (queue, own) = (Arc::clone(&waiting), Arc::clone(shared));
+        std::thread::spawn(move || deliver(&socket, to, &queue, &own));
         let random = 88_172_645_463_325_252 * seed;
-        Way { socket, to, loss, random, free_at: Instant::now(), waiting, shared: Arc::clone(shared) }
+        Way { loss, random, free_at: Instant::now(), waiting, shared: Arc::clone(shared) }
     }
 
     fn send(&mut self, datagram: &[u8]) {
         let bytes = (datagram.len() + HEADS) as u64;
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let Some(loss) = self.loss else { return put(&self.socket, self.to, datagram) };
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         let now = Instant::now();
-        let is_lost = loss > 0 && self.random.is_multiple_of(loss);
+        let is_lost = self.loss > 0 && self.random.is_multiple_of(self.loss);
         let waits = self.free_at.saturating_duration_since(now);
         if is_lost || waits > QUEUE || datagram.len() > DATAGRAM_MAX {
             return;
