@@ -4,7 +4,7 @@
 //!
 //! | lock | protects | taken |
 //! |---|---|---|
-//! | `storing` | packs become durable in the order they were taken, data before the nodes that link to it | before `packer` |
+//! | `storing` | packs become durable in the order they were taken, data before the nodes that link to it | before `packer`, by who flushes, who has no room, or the thread `packs` |
 //! | `packer` | the packs being filled and what they hold | briefly, never across I/O |
 //! | the index's own | one SQLite connection | innermost |
 
@@ -16,18 +16,18 @@ mod packer;
 
 mod reading;
 
+mod storing;
+
 use crate::backend::directory::Directory;
-use crate::backend::{Backend, ObjectKind, ObjectName, WriterLock};
+use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::capsule::Capsule;
 use crate::configuration::Configuration;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, CapsuleId, HalfTag, MarkId, PackId, SnapshotId, Tag};
 use crate::index::Index;
-use crate::index::adopt::NewPack;
 use crate::index::lease::Lease;
 use crate::mark::Mark;
-use crate::pack::PackBuilder;
-use crate::record::{Class, Record};
+use crate::record::Record;
 use crate::recover;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -38,6 +38,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use storing::{Storer, Writing};
 
 /// How a repository is opened.
 pub enum Access {
@@ -52,10 +53,11 @@ pub enum Access {
 pub struct Repository {
     pub(crate) backend: Arc<dyn Backend>,
     configuration: Configuration,
-    pub(crate) index: Index,
+    pub(crate) index: Arc<Index>,
     /// Seconds since 1970: at opening, or what [`Repository::set_time`] said last.
-    time: AtomicI64,
-    writing: Option<Writing>,
+    time: Arc<AtomicI64>,
+    writing: Option<Arc<Writing>>,
+    storer: Storer,
     /// Snapshots whose signature was checked: that takes most of the time of reading one, and a run reads all for each of its sources.
     signed: Mutex<HashSet<SnapshotId>>,
     /// An index of our own, if the repository's could not be used and not be mended.
@@ -69,12 +71,6 @@ pub struct Statistics {
     pub blobs: u64,
     /// Of all records, each once.
     pub blob_bytes: u64,
-}
-
-struct Writing {
-    storing: Mutex<()>,
-    packer: Mutex<Packer>,
-    _lock: Box<dyn WriterLock>,
 }
 
 impl Repository {
@@ -94,14 +90,12 @@ impl Repository {
     /// `catalog` is the file of the index, in a local file system.
     pub fn open_backend(backend: Arc<dyn Backend>, catalog: &Path, access: Access, now: i64) -> Result<Repository> {
         let configuration = read_configuration(&*backend)?;
-        let mut writing = None;
+        let mut writer_lock = None;
         let mut private = None;
         let index = match access {
             Access::Write { holder, wait } => {
-                let lock = backend.lock(&holder, wait)?;
-                let index = recover::recover(&*backend, catalog, &configuration.repository, now)?;
-                writing = Some(Writing { storing: Mutex::new(()), packer: Mutex::new(Packer::default()), _lock: lock });
-                index
+                writer_lock = Some(backend.lock(&holder, wait)?);
+                recover::recover(&*backend, catalog, &configuration.repository, now)?
             }
             Access::Read => match open_for_reading(&*backend, catalog, &configuration, now)? {
                 Some(index) => index,
@@ -113,8 +107,13 @@ impl Repository {
                 }
             },
         };
-        let (time, signed) = (AtomicI64::new(now), Mutex::default());
-        Ok(Repository { backend, configuration, index, time, writing, signed, _private_catalog: private })
+        let (index, time) = (Arc::new(index), Arc::new(AtomicI64::new(now)));
+        let writing = writer_lock.map(|lock| {
+            let shared = (Arc::clone(&backend), Arc::clone(&index), Arc::clone(&time));
+            Arc::new(Writing::new(shared.0, shared.1, configuration.clone(), shared.2, lock))
+        });
+        let (storer, signed) = (Storer::default(), Mutex::default());
+        Ok(Repository { backend, configuration, index, time, writing, storer, signed, _private_catalog: private })
     }
 
     pub fn backend(&self) -> &dyn Backend {
@@ -188,8 +187,13 @@ impl Repository {
             }
             let builder = packer.builder(record.class);
             if builder.len() >= target || !builder.has_room_for(&record, capsule) {
+                let is_set_aside = packer.set_aside(record.class);
                 drop(packer);
-                self.store_packs(writing, false)?;
+                if is_set_aside {
+                    self.storer.wake(writing);
+                } else {
+                    writing.store_packs(false)?;
+                }
                 continue;
             }
             self.check_links(&record, &packer, lease)?;
@@ -200,7 +204,7 @@ impl Repository {
         }
     }
 
-    fn writing(&self) -> Result<&Writing> {
+    fn writing(&self) -> Result<&Arc<Writing>> {
         self.writing.as_ref().ok_or_else(|| Error::invalid("the repository", "it was opened for reading only"))
     }
 
@@ -208,52 +212,10 @@ impl Repository {
         self.writing().map(|_| ())
     }
 
-    /// Stores what is full (or, with `all`, what there is): data first, one pack at a time; then its rows, many packs at a time.
-    fn store_packs(&self, writing: &Writing, all: bool) -> Result<()> {
-        let _order = lock(&writing.storing);
-        loop {
-            let taken = lock(&writing.packer).take(all, self.configuration.pack_bytes_target as usize)?;
-            let Some((class, builder)) = taken else { break };
-            let stored = self.store_pack(writing, class, builder);
-            let mut packer = lock(&writing.packer);
-            match stored {
-                Ok((pack, memory)) => {
-                    packer.push_unindexed(pack);
-                    packer.give_back(memory, all);
-                }
-                // The session's records are lost from memory too: nothing that follows could be complete.
-                Err(e) => return Err(packer.poison(e)),
-            }
-        }
-        let packs = {
-            let mut packer = lock(&writing.packer);
-            let packs = packer.take_unindexed(all);
-            if packs.is_empty() {
-                return Ok(());
-            }
-            packer.indexing_from = Some(self.index.next_number());
-            packs
-        };
-        let indexed = self.index.add_packs(&packs, self.time());
-        let mut packer = lock(&writing.packer);
-        match indexed {
-            Ok(()) => packer.settle(&packs),
-            Err(e) => return Err(packer.poison(e)),
-        }
-        Ok(())
-    }
-
     /// Runs `work`, which no store of this pack comes between, unless the pack is stored or being stored.
     pub(crate) fn unless_stored(&self, id: PackId, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let packer = lock(&self.writing()?.packer);
         if packer.on_their_way.contains(&id) || self.index.has_pack(id)? { Ok(()) } else { work() }
-    }
-
-    fn store_pack(&self, writing: &Writing, class: Class, builder: PackBuilder) -> Result<(NewPack, Vec<u8>)> {
-        let (id, bytes, trailer) = builder.finish(class, &self.configuration.repository)?;
-        lock(&writing.packer).on_their_way.insert(id);
-        self.backend.put(ObjectName::Pack(id), &bytes)?;
-        Ok((NewPack { id, length: bytes.len() as u64, trailer }, bytes))
     }
 
     fn known_for(&self, tags: &[Tag], lease: Option<&Lease>) -> Result<Vec<Option<BlobId>>> {
@@ -329,7 +291,7 @@ impl Store for Repository {
     }
 
     fn flush(&self) -> Result<()> {
-        self.store_packs(self.writing()?, true)
+        self.writing()?.store_packs(true)
     }
 
     fn commit(&self, snapshot: &Snapshot) -> Result<()> {
@@ -391,6 +353,9 @@ impl Store for Repository {
 
 impl Drop for Repository {
     fn drop(&mut self) {
+        if let Some(writing) = &self.writing {
+            self.storer.end(writing);
+        }
         let in_order = self.writing.as_ref().is_some_and(|w| lock(&w.packer).poisoned.is_none());
         if in_order {
             // A failure here only makes the next opening look closer.

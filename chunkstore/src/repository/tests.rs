@@ -267,6 +267,24 @@ fn a_backup_stopped_anywhere_loses_nothing_and_the_next_completes() {
     }
 }
 
+/// Packs are stored by a thread that nobody waits for.
+#[test]
+fn a_pack_that_cannot_be_stored_is_told_with_its_own_reason() {
+    for nth in 1.. {
+        let world = World::new();
+        let repository = world.write(0).unwrap();
+        world.backend.arm(nth, Fault::Error(io::ErrorKind::StorageFull));
+        match world.backup(&repository, 1, 40) {
+            Err(Error::Full { .. }) => {}
+            Ok(_) => {
+                assert!(nth > 4, "several packs were full");
+                return;
+            }
+            Err(other) => panic!("at operation {nth}: {other}"),
+        }
+    }
+}
+
 #[test]
 fn a_prune_stopped_anywhere_keeps_every_live_snapshot() {
     for fault in FAULTS {
