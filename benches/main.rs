@@ -15,6 +15,8 @@ mod server;
 
 mod sites;
 
+mod ssh;
+
 mod zodb;
 
 use clap::Parser;
@@ -48,7 +50,7 @@ struct Arguments {
     /// Instead: a ZODB storage of so many MiB, and one more, beside repozo
     #[arg(long, value_name = "MIB")]
     zodb: Option<u64>,
-    /// Instead: the same work in a directory and on a server behind the loopback
+    /// Instead: the same work in a directory and on a server behind the loopback, and by peers over SSH
     #[arg(long)]
     server: bool,
     /// Only these peers beside Nightkeep, by name, with commas: restic,rustic
@@ -202,7 +204,7 @@ impl Work {
     /// All work of one peer, in a fresh repository.
     fn run(&self, peer: Peer, path: &Path, scratch: &Path, all: &mut Figures) -> io::Result<()> {
         let state = tempfile::tempdir_in(scratch)?;
-        let program = Program { peer, path, state: state.path() };
+        let program = Program { peer, path, state: state.path(), ssh: None };
         let target = state.path().join("target");
         std::fs::create_dir_all(&target)?;
         self.set(0)?;

@@ -1,5 +1,7 @@
 //! The programs that are measured: what each does for a piece of work, as a command line.
 
+use crate::ssh::{HOST, Ssh};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,7 +30,12 @@ pub struct Program<'a> {
     pub peer: Peer,
     pub path: &'a Path,
     pub state: &'a Path,
+    /// The repository is behind this, for those that can: [`OVER_SSH`].
+    pub ssh: Option<&'a Ssh>,
 }
+
+/// Peers that keep repositories on servers.
+pub const OVER_SSH: [Peer; 3] = [Peer::Restic, Peer::Borg, Peer::Rsync];
 
 impl Peer {
     pub fn name(self) -> &'static str {
@@ -96,12 +103,20 @@ impl Program<'_> {
                 .env("NIGHTKEEP_CACHE_DIR", state.join("cache"))
                 .env("NIGHTKEEP_STATE_DIR", state.join("state"))
                 .arg("-q"),
-            Peer::Restic => command.env("RESTIC_REPOSITORY", repository).env("RESTIC_PASSWORD", PASSWORD).arg("-q"),
+            Peer::Restic => {
+                let place = self.ssh.map_or(repository.clone().into(), |ssh| OsString::from(ssh.restic(&repository)));
+                command.env("RESTIC_REPOSITORY", place).env("RESTIC_PASSWORD", PASSWORD).arg("-q");
+                if let Some(ssh) = self.ssh {
+                    command.arg("-o").arg(format!("sftp.command={} {HOST} -s sftp", ssh.command()));
+                }
+                &mut command
+            }
             Peer::Rustic => {
                 command.env("RUSTIC_REPOSITORY", repository).env("RUSTIC_PASSWORD", PASSWORD).arg("--no-progress")
             }
             Peer::Borg => command
-                .env("BORG_REPO", repository)
+                .env("BORG_REPO", self.behind(format!("ssh://{HOST}"), &repository))
+                .env("BORG_RSH", self.ssh.map_or_else(|| "ssh".into(), Ssh::command))
                 .env("BORG_PASSPHRASE", PASSWORD)
                 .env("BORG_BASE_DIR", state)
                 .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes"),
@@ -110,9 +125,16 @@ impl Program<'_> {
                 .env("BUPSTASH_KEY", state.join("key"))
                 .env("BUPSTASH_SEND_LOG", state.join("send-log"))
                 .env("BUPSTASH_QUERY_CACHE", state.join("query-cache")),
-            Peer::Rsync | Peer::Tar | Peer::Repozo => &mut command,
+            Peer::Rsync => command.env("RSYNC_RSH", self.ssh.map_or_else(|| "ssh".into(), Ssh::command)),
+            Peer::Tar | Peer::Repozo => &mut command,
         };
         command
+    }
+
+    fn behind(&self, way: String, repository: &Path) -> OsString {
+        let mut place = if self.ssh.is_some() { OsString::from(way) } else { OsString::new() };
+        place.push(repository);
+        place
     }
 
     /// A line for the shell, with these as `$1`, `$2` and so on.
@@ -151,7 +173,10 @@ impl Program<'_> {
             Peer::Nightkeep => command.args(["backup", "files", "--dataset", "corpus"]).arg(source),
             Peer::Borg => command.arg("create").arg(format!("::night{number}")).arg(source),
             Peer::Bupstash => command.args(["put", "-q", "name=corpus"]).arg(source),
-            Peer::Rsync => command.args(["-a", "--delete"]).arg(source).arg(self.repository()),
+            Peer::Rsync => {
+                let to = self.behind(format!("{HOST}:"), &self.repository());
+                command.args(["-a", "--delete"]).arg(source).arg(to)
+            }
             Peer::Tar => {
                 let to = self.repository().join(format!("{number}.tar.zst"));
                 let (parent, name) = (source.parent().unwrap_or(source), source.file_name().unwrap_or_default());
@@ -179,7 +204,7 @@ impl Program<'_> {
                 return self.shell(script, &[self.path, target]);
             }
             Peer::Rsync => {
-                let mut from = self.repository().into_os_string();
+                let mut from = self.behind(format!("{HOST}:"), &self.repository());
                 from.push("/");
                 command.arg("-a").arg(from).arg(target)
             }

@@ -1,7 +1,9 @@
-//! The same work in a directory and on a server behind the loopback, in turn: what the way costs.
+//! The same work in a directory and on a server behind the loopback, in turn: what the way costs. Then that of peers with theirs.
 
 use crate::Work;
 use crate::measure;
+use crate::peer::{self, Peer, Program};
+use crate::ssh::Ssh;
 use std::io::{self, Read};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -35,7 +37,46 @@ pub fn run(nightkeep: &Path, size: f64, rounds: usize, scratch: &Path) -> io::Re
         }
         println!("| {name}: memory of the server | | {} MiB | |", memory >> 10);
     }
+    let Some(ssh) = Ssh::start(scratch)? else { return Ok(()) };
+    let ways = [ssh.restic_way(), "borg, ssh", "rsync, ssh, one generation"];
+    println!("\n| work | {} |\n|---|---|---|---|", ways.join(" | "));
+    for name in ["dump", "tree"] {
+        let work = Work::new(name, size, scratch)?;
+        let mut seconds: Vec<Vec<Vec<f64>>> = vec![Vec::new(); peer::OVER_SSH.len()];
+        for _ in 0..rounds.max(1) {
+            for (peer, all) in peer::OVER_SSH.into_iter().zip(&mut seconds) {
+                if peer.version(Path::new(peer.program())).is_some() {
+                    all.push(once_of_peer(peer, &work, &ssh, scratch)?);
+                }
+            }
+        }
+        for (at, what) in WORKS.iter().enumerate() {
+            let cells = seconds.iter().map(|rounds| {
+                let times: Vec<f64> = rounds.iter().filter_map(|round| round.get(at).copied()).collect();
+                if times.is_empty() { "missing".into() } else { format!("{:.2} s", median(times)) }
+            });
+            println!("| {name}: {what} | {} |", cells.collect::<Vec<String>>().join(" | "));
+        }
+    }
     Ok(())
+}
+
+/// Seconds of each work.
+fn once_of_peer(peer: Peer, work: &Work, ssh: &Ssh, scratch: &Path) -> io::Result<Vec<f64>> {
+    let state = tempfile::tempdir_in(scratch)?;
+    let program = Program { peer, path: Path::new(peer.program()), state: state.path(), ssh: Some(ssh) };
+    let target = state.path().join("target");
+    std::fs::create_dir_all(&target)?;
+    work.set(0)?;
+    for command in program.init() {
+        measure::run(command)?;
+    }
+    let first = measure::run(program.backup(&work.source, 0))?.seconds;
+    let unchanged = measure::run(program.backup(&work.source, 1))?.seconds;
+    work.set(1)?;
+    let next = measure::run(program.backup(&work.source, 2))?.seconds;
+    let restore = measure::run(program.restore(&target, 2))?.seconds;
+    Ok(vec![first, unchanged, next, restore])
 }
 
 /// Seconds of each work, and the peak memory of the server in KiB.
