@@ -89,6 +89,10 @@ fn take_in(figures: &mut Figures, waiting: &[Holding]) {
     figures.lag_snapshots = figures.lag_snapshots.max(waiting.len() as u64);
     figures.lag_bytes = figures.lag_bytes.max(waiting.iter().map(|holding| holding.added_bytes).sum());
     figures.lag_seconds = figures.lag_seconds.max(waiting.iter().map(age).max().unwrap_or(0));
+    // What was committed a moment ago: the link has not begun with it.
+    if figures.state == State::Even && figures.lag_snapshots > 0 {
+        figures.state = State::Working;
+    }
 }
 
 fn judge(figures: &mut Figures, began: i64) {
@@ -96,4 +100,34 @@ fn judge(figures: &mut Figures, began: i64) {
     let silent = seconds().saturating_sub(figures.last_contact.unwrap_or(began)).max(0).unsigned_abs();
     let most = figures.max_lag_seconds;
     figures.overdue = figures.lag_seconds > most || (is_out_of_sight && silent > most);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::holdings::Word;
+    use chunkstore::id::{BlobId, SnapshotId};
+
+    #[test]
+    fn a_link_that_has_not_begun_with_a_new_snapshot_is_not_even() {
+        let holding = Holding {
+            id: SnapshotId([1; 32]),
+            dataset: "h/files/x".into(),
+            received: nanoseconds(),
+            client: None,
+            incomplete: false,
+            root: BlobId([2; 32]),
+            content_bytes: 10,
+            added_bytes: 7,
+            forgotten: None,
+            word: Word::default(),
+            pinned: false,
+            labels: std::collections::BTreeSet::new(),
+        };
+        let mut figures = Figures { state: State::Even, ..Figures::default() };
+        take_in(&mut figures, &[]);
+        assert_eq!((figures.state, figures.lag_snapshots), (State::Even, 0));
+        take_in(&mut figures, &[holding]);
+        assert_eq!((figures.state, figures.lag_snapshots, figures.lag_bytes), (State::Working, 1, 7));
+    }
 }
