@@ -272,6 +272,31 @@ fn a_backup_outlives_its_server() {
     }
 }
 
+/// A server that was started again knows what was said to it before, and says that it knows nothing of it: nobody waits until a connection
+/// times out, which takes 30 seconds.
+#[test]
+fn a_client_hears_at_once_that_the_server_was_started_again() {
+    let mut appliance = Appliance::new();
+    let house = appliance.founder();
+    let sessions = |appliance: &Appliance| appliance.log().matches("session begins").count();
+    let before = sessions(&appliance);
+    let mut command = house.command(["backup", "stdin", "--dataset", "pipe", "--name", "stream"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, &Random(4).bytes(8 << 20)).unwrap();
+    while sessions(&appliance) == before {
+        assert!(child.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    appliance.kill();
+    appliance.start();
+    let begun = Instant::now();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+}
+
 /// Whenever the server dies under several clients, what was acknowledged is there, and what was not goes through the next
 /// time. `NIGHTKEEP_TEST_KILLS` says how often.
 #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, EndpointConfig, MtuDiscoveryConfig, ReadError, TransportConfig, VarInt, WriteError};
-use quinn_proto::RttEstimator;
+use quinn_proto::{HashedConnectionIdGenerator, RttEstimator};
 use rustls::pki_types::CertificateDer;
 use std::any::Any;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -437,7 +437,13 @@ fn endpoint_config(server: Option<&NodeKey>) -> EndpointConfig {
         None => EndpointConfig::default(),
         Some(key) => {
             let reset = Zeroizing::new(blake3::derive_key("nightkeep v1 stateless reset", key.to_pkcs8()));
-            EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_slice())))
+            let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_slice())));
+            // What comes for another life's connection is answered only if its id is known for one of this server.
+            let ids = blake3::derive_key("nightkeep v1 connection ids", key.to_pkcs8());
+            let [a, b, c, d, e, f, g, h, ..] = ids;
+            let ids = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+            config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+            config
         }
     };
     // It fails only below 1200.
