@@ -109,8 +109,8 @@ impl Repository {
         };
         let (index, time) = (Arc::new(index), Arc::new(AtomicI64::new(now)));
         let writing = writer_lock.map(|lock| {
-            let shared = (Arc::clone(&backend), Arc::clone(&index), Arc::clone(&time));
-            Arc::new(Writing::new(shared.0, shared.1, configuration.clone(), shared.2, lock))
+            let (backend, index, time) = (Arc::clone(&backend), Arc::clone(&index), Arc::clone(&time));
+            Arc::new(Writing::new(backend, index, configuration.clone(), time, lock))
         });
         let (storer, signed) = (Storer::default(), Mutex::default());
         Ok(Repository { backend, configuration, index, time, writing, storer, signed, _private_catalog: private })
