@@ -7,7 +7,7 @@
 
 mod fate;
 
-mod site;
+pub(super) mod site;
 
 mod world;
 

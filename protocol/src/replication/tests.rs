@@ -1,7 +1,9 @@
 //! The rules, the pace and the walk by themselves.
 
 use super::*;
-use chunkstore::id::{RepositoryId, SnapshotId};
+use chunkstore::id::{BlobId, RepositoryId, SnapshotId};
+use chunkstore::record::Record;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 fn marks(actions: &[(u64, mark::Action)]) -> Vec<(MarkId, Mark)> {
@@ -49,6 +51,41 @@ fn limits_as_text_and_by_the_clock() {
     assert_eq!((at(7, 59), at(8, 0), at(17, 59), at(18, 0)), (None, Some(500 << 10), Some(500 << 10), None));
     assert_eq!((at(22, 0), at(0, 0), at(5, 59), at(6, 0)), (Some(1 << 20), Some(1 << 20), Some(1 << 20), None));
     assert_eq!(Limit::at(&[Limit::from_text("1M").unwrap()], 77), Some(1 << 20));
+}
+
+#[test]
+fn a_walk_reads_what_one_node_holds_together() {
+    let leaf = |n| simulation::site::record(n, &[]);
+    let nodes: Vec<Record> =
+        (0..20).map(|n| simulation::site::record(100 + n, &[leaf(n).id, leaf(n / 2).id])).collect();
+    let root = simulation::site::record(999, &nodes.iter().map(|node| node.id).collect::<Vec<_>>());
+    let mut transfer = Transfer::new(root.id);
+    let mut read: Vec<Vec<BlobId>> = Vec::new();
+    let known: HashMap<BlobId, Record> = nodes
+        .iter()
+        .cloned()
+        .chain((0..20).map(leaf))
+        .chain([root.clone()])
+        .map(|record| (record.id, record))
+        .collect();
+    loop {
+        match transfer.next_action() {
+            Some(Action::Ask(ids)) => transfer.answered(&ids, &vec![false; ids.len()]),
+            Some(Action::Read(ids)) => {
+                ids.iter().for_each(|id| transfer.arrived(known[id].clone()).unwrap());
+                read.push(ids);
+            }
+            Some(Action::Put(_)) => {}
+            Some(Action::Commit) => break,
+            None => unreachable!("everything was answered"),
+        }
+    }
+    let [.., of_root, of_nodes] = &read[..] else { panic!("three levels") };
+    assert_eq!(of_root, &root.links);
+    let mut expected: Vec<BlobId> = of_root.iter().flat_map(|id| known[id].links.clone()).collect();
+    let mut met = HashSet::new();
+    expected.retain(|id| met.insert(*id));
+    assert_eq!(of_nodes, &expected, "each once, as the nodes name them");
 }
 
 #[test]

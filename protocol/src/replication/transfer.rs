@@ -50,11 +50,13 @@ pub struct Transfer {
 struct Frame {
     /// They wait for everything below them.
     nodes: Vec<Record>,
-    unasked: Vec<BlobId>,
+    /// One node's links after the other's: what one node holds together lies together at the source, is read at once and
+    /// stays together at the target.
+    unasked: VecDeque<BlobId>,
     asking: HashSet<BlobId>,
     questions: usize,
     /// The target does not have them; to be read.
-    absent: Vec<BlobId>,
+    absent: VecDeque<BlobId>,
     reading: HashSet<BlobId>,
     /// Were read, and have links: the nodes of the next level.
     gathered: Vec<Record>,
@@ -66,7 +68,7 @@ struct Frame {
 
 impl Transfer {
     pub fn new(root: BlobId) -> Transfer {
-        let top = Frame { unasked: vec![root], ..Frame::default() };
+        let top = Frame { unasked: VecDeque::from([root]), ..Frame::default() };
         Transfer {
             frames: vec![top],
             ready: VecDeque::new(),
@@ -119,7 +121,7 @@ impl Transfer {
             if *present {
                 self.settled.insert(*id);
             } else {
-                frame.absent.push(*id);
+                frame.absent.push_back(*id);
             }
         }
         if is_own {
@@ -171,11 +173,8 @@ impl Transfer {
 
 impl Frame {
     fn above(nodes: Vec<Record>) -> Frame {
-        let own: HashSet<BlobId> = nodes.iter().map(|node| node.id).collect();
-        let mut unasked: Vec<BlobId> =
-            nodes.iter().flat_map(|node| &node.links).filter(|link| !own.contains(link)).copied().collect();
-        unasked.sort_unstable();
-        unasked.dedup();
+        let mut met: HashSet<BlobId> = nodes.iter().map(|node| node.id).collect();
+        let unasked = nodes.iter().flat_map(|node| &node.links).filter(|link| met.insert(**link)).copied().collect();
         Frame { nodes, unasked, ..Frame::default() }
     }
 
@@ -185,7 +184,7 @@ impl Frame {
         }
         let mut ids = Vec::new();
         while ids.len() < BATCH_MAX
-            && let Some(id) = self.unasked.pop()
+            && let Some(id) = self.unasked.pop_front()
         {
             if !settled.contains(&id) {
                 ids.push(id);
@@ -213,7 +212,7 @@ impl Frame {
         }
         let mut ids = Vec::new();
         while ids.len() < room
-            && let Some(id) = self.absent.pop()
+            && let Some(id) = self.absent.pop_front()
         {
             if !settled.contains(&id) {
                 ids.push(id);
