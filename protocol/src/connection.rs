@@ -49,8 +49,9 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 const FRAME_BYTES_PER_SECOND_MIN: u64 = 1024;
 /// A frame's memory grows by as much at once as this.
 const GROWTH_MAX: usize = 256 << 10;
-/// Packets grow up to this where the path bears it.
-const DATAGRAM_BYTES_MAX: u16 = 16 << 10;
+/// Packets grow up to this where the path bears it. Ten of them, which quinn hands to the kernel at once, must fit into one
+/// buffer of UDP's 65,507 bytes: otherwise the kernel refuses, and each packet of the socket goes alone from then on.
+const DATAGRAM_BYTES_MAX: u16 = 6500;
 /// For the last packet to leave this machine.
 const PARTING_MAX: Duration = Duration::from_millis(20);
 /// TLS alert "access denied", as QUIC carries it.
