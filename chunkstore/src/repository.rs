@@ -163,10 +163,22 @@ impl Repository {
 
     fn put_exact_for(&self, record: Record, capsule: &Capsule, lease: Option<&Lease>) -> Result<()> {
         let stored = self.accept(record, capsule, lease, |record, packer| {
-            let is_there = packer.ids.contains(&record.id) || self.index.present(&[record.id], lease)? == [true];
+            let is_there = packer.ids.contains_key(&record.id) || self.index.present(&[record.id], lease)? == [true];
             Ok(is_there.then_some(record.id))
         });
         stored.map(|_| ())
+    }
+
+    /// Which of these are stored so that a crash leaves them known: in the index, or in a pack that the next opening finds.
+    fn durable_for(&self, ids: &[BlobId], lease: Option<&Lease>) -> Result<Vec<bool>> {
+        // In this order: rows come before the packer forgets.
+        let pending: Vec<Option<bool>> = {
+            let packer = lock(&self.writing()?.packer);
+            ids.iter().map(|id| packer.ids.get(id).copied()).collect()
+        };
+        let unknown = ids.iter().zip(&pending).filter(|(_, durable)| durable.is_none()).map(|(id, _)| *id);
+        let mut settled = self.index.present(&unknown.collect::<Vec<_>>(), lease)?.into_iter();
+        Ok(pending.into_iter().map(|durable| durable.or_else(|| settled.next()).unwrap_or(false)).collect())
     }
 
     /// Puts a record, unless `known` says that it, or another of its content, is there.
@@ -199,7 +211,7 @@ impl Repository {
             self.check_links(&record, &packer, lease)?;
             packer.builder(record.class).push(&record, capsule)?;
             packer.by_tag.insert(record.tag, record.id);
-            packer.ids.insert(record.id);
+            packer.ids.insert(record.id, false);
             return Ok(record.id);
         }
     }
@@ -256,7 +268,7 @@ impl Repository {
 
     /// Links must be stored intact or be accepted before: closure holds by induction.
     fn check_links(&self, record: &Record, packer: &Packer, lease: Option<&Lease>) -> Result<()> {
-        let settled: Vec<BlobId> = record.links.iter().filter(|link| !packer.ids.contains(link)).copied().collect();
+        let settled: Vec<BlobId> = record.links.iter().filter(|link| !packer.ids.contains_key(link)).copied().collect();
         let present = self.index.present(&settled, lease)?;
         match settled.iter().zip(present).find(|(_, present)| !present) {
             Some((link, _)) => Err(Error::missing(format!("blob {link}, which blob {} links to,", record.id))),

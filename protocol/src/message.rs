@@ -12,7 +12,7 @@ pub use crate::refusal::{Code, Refusal};
 
 use crate::error::{Error, Result};
 use chunkstore::id::{BlobId, CapsuleId, HalfTag, SlotId, SnapshotId, Tag};
-use chunkstore::record::RECORD_BYTES_MAX;
+use chunkstore::record::{Class, RECORD_BYTES_MAX};
 
 pub const VERSION: u16 = 1;
 
@@ -82,6 +82,28 @@ impl ObjectKind {
             ObjectKind::Snapshot | ObjectKind::Mark => 32,
             ObjectKind::KeySlot => 8,
         }
+    }
+}
+
+/// One of each class of records.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ByClass<T> {
+    pub data: T,
+    pub nodes: T,
+}
+
+impl<T> ByClass<T> {
+    pub fn of(&mut self, class: Class) -> &mut T {
+        match class {
+            Class::Data => &mut self.data,
+            Class::Node => &mut self.nodes,
+        }
+    }
+}
+
+impl ByClass<u64> {
+    pub(crate) fn sum(self) -> u64 {
+        self.data.saturating_add(self.nodes)
     }
 }
 
@@ -166,7 +188,7 @@ pub enum Message {
     Push,
     Flush,
     Commit(Vec<u8>),
-    Durable(u64),
+    Durable(ByClass<u64>),
     Flushed(u64),
     Committed {
         snapshot: SnapshotId,

@@ -2,6 +2,8 @@
 //!
 //! The sender keeps every record until it is durable, so that a connection may break at any point; the receiver counts.
 //! Both are told what happened and say what is to be sent; neither trusts the other's numbers.
+//!
+//! A pack holds records of one class, so records of each class become durable in their own order.
 
 mod receiver;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chunkstore::id::{BlobId, Tag};
 use protocol::connection::{Close, Connection, Reader, Writer};
 use protocol::identity::{NodeId, NodeKey};
-use protocol::message::{Message, ObjectKind, VERSION};
+use protocol::message::{ByClass, Message, ObjectKind, VERSION};
 use protocol::tls::Purpose;
 use protocol::{Error, token::Token};
 use tokio::time::timeout;
@@ -92,7 +92,7 @@ fn who_breaks_the_protocol_is_cut_off_and_others_are_served() {
             [&33u32.to_le_bytes()[..], &[16, 0xff, 0xff, 0xff, 0x7f], &[0; 28]].concat(),
             frame(Message::Hello { version: 1, repository: "office".into(), program: "x".into() }),
             frame(Message::Done),
-            frame(Message::Durable(7)),
+            frame(Message::Durable(ByClass { data: 7, nodes: 0 })),
             frame(Message::Record(vec![7; 300])),
             [frame(Message::Push), frame(Message::Known(vec![Tag([1; 32])]))].concat(),
             [frame(Message::Push), frame(Message::Push)].concat(),

@@ -34,6 +34,16 @@ impl Leased {
     pub fn put_exact(&self, record: Record, capsule: &Capsule) -> Result<()> {
         self.repository.put_exact_for(record, capsule, Some(&self.lease))
     }
+
+    /// Waits for packs that are being stored, and stores what is full.
+    pub fn store_full(&self) -> Result<()> {
+        self.repository.writing()?.store_packs(false)
+    }
+
+    /// Which of these a crash would leave stored and known.
+    pub fn durable(&self, ids: &[BlobId]) -> Result<Vec<bool>> {
+        self.repository.durable_for(ids, Some(&self.lease))
+    }
 }
 
 impl Drop for Leased {

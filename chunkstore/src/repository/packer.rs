@@ -24,7 +24,8 @@ pub struct Packer {
     /// Packs whose objects are about to be stored, or are, and that have no rows.
     pub on_their_way: HashSet<PackId>,
     pub by_tag: HashMap<Tag, BlobId>,
-    pub ids: HashSet<BlobId>,
+    /// What was accepted, and whether its pack is durable.
+    pub ids: HashMap<BlobId, bool>,
     /// What nothing may be written any more for.
     pub poisoned: Option<Poison>,
     /// Nobody puts any more.
@@ -122,6 +123,7 @@ impl Packer {
 
     pub fn push_unindexed(&mut self, pack: NewPack) {
         self.unindexed_rows += pack.trailer.entries.len();
+        self.ids.extend(pack.trailer.entries.iter().map(|entry| (entry.id, true)));
         self.unindexed.push(pack);
     }
 

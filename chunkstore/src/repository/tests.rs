@@ -285,6 +285,32 @@ fn a_pack_that_cannot_be_stored_is_told_with_its_own_reason() {
     }
 }
 
+/// What senders are told may be forgotten: packs that are stored, with or without rows; never what only waits.
+#[test]
+fn a_stored_pack_is_durable_before_it_has_rows() {
+    let world = World::new();
+    let repository = Arc::new(world.write(0).unwrap());
+    let store = repository.leased().unwrap();
+    let writer = BlobWriter::new(&store, Sealer::new(&world.keys.write, &world.configuration).unwrap());
+    let put = |kind, n| writer.put(kind, &own(9, n), &[]).unwrap().id;
+    let chunks: Vec<BlobId> = (0..60).map(|n| put(Kind::Chunk, n)).collect();
+    let node = put(Kind::List, 61);
+    store.store_full().unwrap();
+    let durable = store.durable(&chunks).unwrap();
+    let count = durable.iter().take_while(|durable| **durable).count();
+    assert!(count > 0 && count < 60, "{count} of 60 are in packs that were full");
+    assert!(durable[count..].iter().all(|durable| !durable), "in order");
+    assert_eq!(store.present(&chunks).unwrap(), [false; 60], "no rows so far");
+    assert_eq!(store.durable(&[node]).unwrap(), [false]);
+    drop(writer);
+    drop(store);
+    // Whoever opens it next, without a word from this one, has just those.
+    drop(Arc::into_inner(repository).unwrap());
+    let repository = Arc::new(world.write(0).unwrap());
+    assert_eq!(repository.present(&chunks).unwrap(), durable);
+    assert_eq!(repository.leased().unwrap().durable(&chunks).unwrap(), durable);
+}
+
 #[test]
 fn a_prune_stopped_anywhere_keeps_every_live_snapshot() {
     for fault in FAULTS {

@@ -1,9 +1,9 @@
 //! Bodies of frames: the table of `docs/protocol.md`, section 7, as code. Encoding and decoding stand side by side.
 
 use super::{
-    BATCH_MAX, CAPSULE_BYTES_MAX, CONFIGURATION_BYTES_MAX, COPIES_MAX, Code, FETCH_MAX, FRAME_BYTES_MAX, Message,
-    NAMES_MAX, ObjectKind, PATTERN_BYTES_MAX, PATTERNS_MAX, PROGRAM_BYTES_MAX, REPOSITORY_BYTES_MAX, Refusal, Role,
-    SITE_BYTES_MAX, SITES_MAX, SLOT_BYTES_MAX, SLOTS_MAX, STORE_BYTES_MAX, TEXT_BYTES_MAX,
+    BATCH_MAX, ByClass, CAPSULE_BYTES_MAX, CONFIGURATION_BYTES_MAX, COPIES_MAX, Code, FETCH_MAX, FRAME_BYTES_MAX,
+    Message, NAMES_MAX, ObjectKind, PATTERN_BYTES_MAX, PATTERNS_MAX, PROGRAM_BYTES_MAX, REPOSITORY_BYTES_MAX, Refusal,
+    Role, SITE_BYTES_MAX, SITES_MAX, SLOT_BYTES_MAX, SLOTS_MAX, STORE_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use chunkstore::Result;
 use chunkstore::coding::{Decoder, Encoder};
@@ -167,7 +167,10 @@ pub fn encode(message: &Message, bytes: &mut Vec<u8>) {
         Message::StatisticsAnswer { packs, pack_bytes, blobs, blob_bytes } => {
             e.u64(*packs).u64(*pack_bytes).u64(*blobs).u64(*blob_bytes);
         }
-        Message::Durable(count) | Message::Flushed(count) => {
+        Message::Durable(counts) => {
+            e.u64(counts.data).u64(counts.nodes);
+        }
+        Message::Flushed(count) => {
             e.u64(*count);
         }
         Message::Committed { snapshot, received } => {
@@ -293,7 +296,7 @@ fn decode_blob(number: u8, d: &mut Decoder<'_>) -> Result<Message> {
         }
         40 => Message::Push,
         41 => Message::Flush,
-        43 => Message::Durable(d.u64()?),
+        43 => Message::Durable(ByClass { data: d.u64()?, nodes: d.u64()? }),
         44 => Message::Committed { snapshot: SnapshotId(d.array()?), received: d.i64()? },
         45 => Message::Flushed(d.u64()?),
         46 => Message::Lost { id: BlobId(d.array()?), refusal: decode_refusal(d)? },

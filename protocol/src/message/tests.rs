@@ -79,7 +79,7 @@ fn golden() -> Vec<(Message, String)> {
         (Message::Push, "0100000028".into()),
         (Message::Flush, "0100000029".into()),
         (Message::Commit(vec![1]), "020000002a 01".into()),
-        (Message::Durable(258), "090000002b 0201000000000000".into()),
+        (Message::Durable(ByClass { data: 258, nodes: 3 }), "110000002b 0201000000000000 0300000000000000".into()),
         (
             Message::Committed { snapshot: SnapshotId([0x11; 32]), received: -1 },
             format!("290000002c {eleven} ffffffffffffffff"),

@@ -1,10 +1,10 @@
 //! The receiving end: what each frame asks for, and which records are not durable yet.
 
 use crate::error::{Error, Result};
-use crate::message::{Message, Refusal};
+use crate::message::{ByClass, Message, Refusal};
 use chunkstore::capsule::Capsule;
 use chunkstore::id::{BlobId, CapsuleId, RepositoryId};
-use chunkstore::record::Record;
+use chunkstore::record::{Class, Record};
 use chunkstore::snapshot::Snapshot;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,9 +28,9 @@ pub struct Receiver {
     capsules: HashMap<CapsuleId, Arc<Capsule>>,
     capsule_bytes: usize,
     /// Put and not durable yet, in order.
-    pending: VecDeque<(BlobId, u64)>,
+    pending: ByClass<VecDeque<(BlobId, u64)>>,
     pending_bytes: u64,
-    durable: u64,
+    durable: ByClass<u64>,
 }
 
 impl Receiver {
@@ -40,9 +40,9 @@ impl Receiver {
             bytes_max,
             capsules: HashMap::new(),
             capsule_bytes: 0,
-            pending: VecDeque::new(),
+            pending: ByClass::default(),
             pending_bytes: 0,
-            durable: 0,
+            durable: ByClass::default(),
         }
     }
 
@@ -78,8 +78,8 @@ impl Receiver {
     }
 
     /// A record was put.
-    pub fn stored(&mut self, id: BlobId, len: usize) {
-        self.pending.push_back((id, len as u64));
+    pub fn stored(&mut self, id: BlobId, class: Class, len: usize) {
+        self.pending.of(class).push_back((id, len as u64));
         self.pending_bytes = self.pending_bytes.saturating_add(len as u64);
     }
 
@@ -87,28 +87,30 @@ impl Receiver {
         self.pending_bytes
     }
 
-    /// The oldest records that are not known to be durable.
-    pub fn oldest(&self, count: usize) -> Vec<BlobId> {
-        self.pending.iter().take(count).map(|(id, _)| *id).collect()
+    /// The oldest records of a class that are not known to be durable.
+    pub fn oldest(&mut self, class: Class, count: usize) -> Vec<BlobId> {
+        self.pending.of(class).iter().take(count).map(|(id, _)| *id).collect()
     }
 
-    /// The oldest `count` are durable: what to tell, if there is anything.
-    pub fn settled(&mut self, count: usize) -> Option<Message> {
+    /// So many of the oldest are durable: what to tell, if there is anything.
+    pub fn settled(&mut self, counts: ByClass<usize>) -> Option<Message> {
         let before = self.durable;
-        self.drop_oldest(count);
-        (self.durable > before).then_some(Message::Durable(self.durable))
+        self.drop_oldest(Class::Data, counts.data);
+        self.drop_oldest(Class::Node, counts.nodes);
+        (self.durable != before).then_some(Message::Durable(self.durable))
     }
 
     /// Everything is durable.
     pub fn flushed(&mut self) -> Message {
-        self.drop_oldest(self.pending.len());
-        Message::Flushed(self.durable)
+        self.settled(ByClass { data: usize::MAX, nodes: usize::MAX });
+        Message::Flushed(self.durable.sum())
     }
 
-    fn drop_oldest(&mut self, count: usize) {
-        for (_, len) in self.pending.drain(..count.min(self.pending.len())) {
+    fn drop_oldest(&mut self, class: Class, count: usize) {
+        let pending = self.pending.of(class);
+        for (_, len) in pending.drain(..count.min(pending.len())) {
             self.pending_bytes -= len;
-            self.durable += 1;
+            *self.durable.of(class) += 1;
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The sending end: what is to be sent next, what is durable, what is to be sent again.
 
 use crate::error::{Error, Result};
-use crate::message::Message;
+use crate::message::{ByClass, Message};
 use bytes::Bytes;
 use chunkstore::capsule::Capsule;
 use chunkstore::id::{BlobId, CapsuleId, SnapshotId, Tag};
-use chunkstore::record::Record;
-use std::collections::{HashMap, HashSet, VecDeque};
+use chunkstore::record::{Class, Record};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// A frame to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,19 +32,23 @@ pub enum Event {
 }
 
 enum Item {
-    Record { id: BlobId, tag: Tag, capsule: CapsuleId, bytes: Bytes },
+    Record { id: BlobId, tag: Tag, class: Class, capsule: CapsuleId, bytes: Bytes },
     Flush { ticket: u64 },
     Commit { ticket: u64, snapshot: SnapshotId, bytes: Bytes },
 }
 
 pub struct Sender {
     bytes_max: u64,
-    /// What is not answered, in order; the first `sent` of it went out on this stream.
-    queue: VecDeque<Item>,
-    sent: usize,
+    /// What is not answered, by number, in order; those below `unsent` went out on this stream.
+    queue: BTreeMap<u64, Item>,
+    number: u64,
+    unsent: u64,
     kept_bytes: u64,
+    /// Numbers of records that went out on this stream and are not durable, and of what else waits for an answer.
+    undurable: ByClass<VecDeque<u64>>,
+    unanswered: VecDeque<u64>,
     /// Records of this stream that are durable.
-    durable: u64,
+    durable: ByClass<u64>,
     capsules: HashMap<CapsuleId, Bytes>,
     capsules_sent: HashSet<CapsuleId>,
     ticket: u64,
@@ -55,10 +59,13 @@ impl Sender {
     pub fn new(bytes_max: u64) -> Sender {
         Sender {
             bytes_max,
-            queue: VecDeque::new(),
-            sent: 0,
+            queue: BTreeMap::new(),
+            number: 0,
+            unsent: 0,
             kept_bytes: 0,
-            durable: 0,
+            undurable: ByClass::default(),
+            unanswered: VecDeque::new(),
+            durable: ByClass::default(),
             capsules: HashMap::new(),
             capsules_sent: HashSet::new(),
             ticket: 0,
@@ -80,7 +87,7 @@ impl Sender {
 
     /// Whether a content is on its way, and under which id.
     pub fn holds(&self, tag: &Tag) -> Option<BlobId> {
-        self.queue.iter().find_map(|item| match item {
+        self.queue.values().find_map(|item| match item {
             Item::Record { id, tag: own, .. } if own == tag => Some(*id),
             _ => None,
         })
@@ -89,66 +96,77 @@ impl Sender {
     pub fn put(&mut self, record: Record, capsule: &Capsule) {
         self.capsules.entry(record.capsule).or_insert_with(|| Bytes::copy_from_slice(&capsule.bytes));
         self.kept_bytes = self.kept_bytes.saturating_add(record.bytes.len() as u64);
-        let Record { id, tag, capsule, bytes, .. } = record;
-        self.queue.push_back(Item::Record { id, tag, capsule, bytes: bytes.into() });
+        let Record { id, tag, class, capsule, bytes, .. } = record;
+        self.push(Item::Record { id, tag, class, capsule, bytes: bytes.into() });
     }
 
     pub fn flush(&mut self) -> u64 {
         self.ticket += 1;
-        self.queue.push_back(Item::Flush { ticket: self.ticket });
+        self.push(Item::Flush { ticket: self.ticket });
         self.ticket
     }
 
     pub fn commit(&mut self, snapshot: SnapshotId, bytes: Vec<u8>) -> u64 {
         self.ticket += 1;
-        self.queue.push_back(Item::Commit { ticket: self.ticket, snapshot, bytes: bytes.into() });
+        self.push(Item::Commit { ticket: self.ticket, snapshot, bytes: bytes.into() });
         self.ticket
+    }
+
+    fn push(&mut self, item: Item) {
+        self.queue.insert(self.number, item);
+        self.number += 1;
     }
 
     /// The next frame; whoever takes it sends it.
     pub fn outgoing(&mut self) -> Option<Outgoing> {
-        let item = self.queue.get(self.sent)?;
+        let (&number, item) = self.queue.range(self.unsent..).next()?;
         if let Item::Record { capsule, .. } = item
             && let Some(bytes) = self.capsules.get(capsule)
             && self.capsules_sent.insert(*capsule)
         {
             return Some(Outgoing::Capsule(bytes.clone()));
         }
-        self.sent += 1;
+        self.unsent = number + 1;
         Some(match item {
-            Item::Record { bytes, .. } => Outgoing::Record(bytes.clone()),
-            Item::Flush { .. } => Outgoing::Flush,
-            Item::Commit { bytes, .. } => Outgoing::Commit(bytes.clone()),
+            Item::Record { class, bytes, .. } => {
+                self.undurable.of(*class).push_back(number);
+                Outgoing::Record(bytes.clone())
+            }
+            Item::Flush { .. } => {
+                self.unanswered.push_back(number);
+                Outgoing::Flush
+            }
+            Item::Commit { bytes, .. } => {
+                self.unanswered.push_back(number);
+                Outgoing::Commit(bytes.clone())
+            }
         })
     }
 
     /// An answer on the present stream.
     pub fn received(&mut self, message: Message) -> Result<Event> {
         match message {
-            Message::Durable(count) => {
-                let more =
-                    count.checked_sub(self.durable).ok_or_else(|| unasked("fewer records durable than before"))?;
-                for _ in 0..more {
-                    self.drop_record()?;
+            Message::Durable(mut counts) => {
+                for class in [Class::Data, Class::Node] {
+                    let more = counts.of(class).checked_sub(*self.durable.of(class));
+                    for _ in 0..more.ok_or_else(|| unasked("fewer records durable than before"))? {
+                        if !self.drop_oldest(class) {
+                            return Err(unasked("more records durable than were sent"));
+                        }
+                    }
                 }
                 Ok(Event::Room)
             }
-            Message::Flushed(count) => {
-                self.drop_records()?;
-                match self.answered()? {
-                    Item::Flush { ticket } if count == self.durable => Ok(Event::Flushed(ticket)),
-                    _ => Err(unasked("a flush that does not fit")),
+            Message::Flushed(count) => match self.answered()? {
+                Item::Flush { ticket } if count == self.durable.sum() => Ok(Event::Flushed(ticket)),
+                _ => Err(unasked("a flush that does not fit")),
+            },
+            Message::Committed { snapshot: named, received } => match self.answered()? {
+                Item::Commit { ticket, snapshot, .. } if snapshot == named => {
+                    Ok(Event::Committed { ticket, snapshot, received })
                 }
-            }
-            Message::Committed { snapshot: named, received } => {
-                self.drop_records()?;
-                match self.answered()? {
-                    Item::Commit { ticket, snapshot, .. } if snapshot == named => {
-                        Ok(Event::Committed { ticket, snapshot, received })
-                    }
-                    _ => Err(unasked("a commit that does not fit")),
-                }
-            }
+                _ => Err(unasked("a commit that does not fit")),
+            },
             Message::Refused(refusal) => Err(Error::Refused(refusal)),
             other => Err(unasked(other.name())),
         }
@@ -156,10 +174,12 @@ impl Sender {
 
     /// The stream is gone. These are the tags to ask for before another one begins.
     pub fn interrupted(&mut self) -> Vec<Tag> {
-        self.sent = 0;
-        self.durable = 0;
+        self.unsent = 0;
+        self.undurable = ByClass::default();
+        self.unanswered.clear();
+        self.durable = ByClass::default();
         self.capsules_sent.clear();
-        let tags = self.queue.iter().filter_map(|item| match item {
+        let tags = self.queue.values().filter_map(|item| match item {
             Item::Record { tag, .. } => Some(*tag),
             _ => None,
         });
@@ -169,7 +189,7 @@ impl Sender {
     /// What arrived before the stream was gone, by the ids under which those tags are known, need not go again.
     pub fn resume(&mut self, known: &HashSet<BlobId>) {
         let kept_bytes = &mut self.kept_bytes;
-        self.queue.retain(|item| match item {
+        self.queue.retain(|_, item| match item {
             Item::Record { id, bytes, .. } if known.contains(id) => {
                 *kept_bytes -= bytes.len() as u64;
                 false
@@ -178,30 +198,26 @@ impl Sender {
         });
     }
 
-    /// Takes what was sent first off the queue.
+    /// Takes the flush or commit that went out first off the queue, and all records before it: they are durable.
     fn answered(&mut self) -> Result<Item> {
-        let item = if self.sent == 0 { None } else { self.queue.pop_front() };
-        let item = item.ok_or_else(|| unasked("an answer to nothing"))?;
-        self.sent -= 1;
-        if let Item::Record { bytes, .. } = &item {
+        let unasked = || unasked("an answer to nothing");
+        let number = self.unanswered.pop_front().ok_or_else(unasked)?;
+        for class in [Class::Data, Class::Node] {
+            while self.undurable.of(class).front().is_some_and(|record| *record < number) {
+                self.drop_oldest(class);
+            }
+        }
+        self.queue.remove(&number).ok_or_else(unasked)
+    }
+
+    /// False if there is none.
+    fn drop_oldest(&mut self, class: Class) -> bool {
+        let item = self.undurable.of(class).pop_front().and_then(|number| self.queue.remove(&number));
+        if let Some(Item::Record { bytes, .. }) = &item {
             self.kept_bytes -= bytes.len() as u64;
-            self.durable += 1;
+            *self.durable.of(class) += 1;
         }
-        Ok(item)
-    }
-
-    fn drop_record(&mut self) -> Result<()> {
-        match self.answered()? {
-            Item::Record { .. } => Ok(()),
-            _ => Err(unasked("more records durable than were sent")),
-        }
-    }
-
-    fn drop_records(&mut self) -> Result<()> {
-        while matches!(self.queue.front(), Some(Item::Record { .. })) {
-            self.drop_record()?;
-        }
-        Ok(())
+        item.is_some()
     }
 }
 

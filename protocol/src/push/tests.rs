@@ -1,15 +1,16 @@
-//! Both ends against each other: whatever breaks, every record arrives, in order, and nothing is called durable that is not.
+//! Both ends against each other: whatever breaks, every record arrives after what it may link to, and nothing is called durable
+//! that is not.
 
 use super::*;
 use crate::error::Error;
-use crate::message::Message;
+use crate::message::{ByClass, Message};
 use bytes::Bytes;
 use chunkstore::capsule::Capsule;
 use chunkstore::codec::Sealer;
 use chunkstore::configuration::{Configuration, Kem};
 use chunkstore::id::{BlobId, RepositoryId, SnapshotId};
 use chunkstore::key::Keys;
-use chunkstore::record::{Kind, Record};
+use chunkstore::record::{Class, Kind, Record};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -22,10 +23,15 @@ fn records() -> &'static (Vec<Record>, Arc<Capsule>) {
         let sealer = Sealer::new(&keys.write, &configuration).unwrap();
         let seal = |n: u8| {
             let content = vec![n; 100 * usize::from(n) + 1];
-            sealer.seal(Kind::Chunk, keys.write.tag(Kind::Chunk, &content), &content, &[]).unwrap()
+            let kind = if n % 3 == 2 { Kind::List } else { Kind::Chunk };
+            sealer.seal(kind, keys.write.tag(kind, &content), &content, &[]).unwrap()
         };
         ((0..40).map(seal).collect(), Arc::clone(&sealer.capsule.clone().into()))
     })
+}
+
+fn durable(data: u64, nodes: u64) -> Message {
+    Message::Durable(ByClass { data, nodes })
 }
 
 /// A server's storage: what it accepted, and what of it lasts.
@@ -51,10 +57,14 @@ fn serve(receiver: &mut Receiver, storage: &mut Storage, frame: Message) -> Opti
         Step::Put(record, capsule) => {
             assert_eq!(capsule.id, record.capsule);
             assert!(!storage.durable.contains(&record.id), "sent again although it was durable");
+            // A node may link to all before it, data to data.
+            let before = records().0.iter().take_while(|other| other.id != record.id);
+            let mut linkable = before.filter(|other| record.class == Class::Node || other.class == Class::Data);
+            assert!(linkable.all(|other| storage.accepted.contains(&other.id)), "before what it links to");
             if !storage.accepted.contains(&record.id) {
                 storage.accepted.push(record.id);
             }
-            receiver.stored(record.id, record.bytes.len());
+            receiver.stored(record.id, record.class, record.bytes.len());
             None
         }
         Step::Flush => {
@@ -89,9 +99,16 @@ proptest! {
                 },
                 3 => { sender.flush(); flushes += 1; }
                 4 => {
-                    let count = count.min(receiver.oldest(99).len());
-                    storage.durable.extend(receiver.oldest(count));
-                    answers.extend(receiver.settled(count));
+                    let mut counts = ByClass::default();
+                    for class in [Class::Data, Class::Node] {
+                        // Data first.
+                        if class == Class::Data || receiver.oldest(Class::Data, 99).len() == counts.data {
+                            let durable = receiver.oldest(class, count);
+                            *counts.of(class) = durable.len();
+                            storage.durable.extend(durable);
+                        }
+                    }
+                    answers.extend(receiver.settled(counts));
                 }
                 5 | 7 => {
                     if step == 7 {
@@ -118,9 +135,10 @@ proptest! {
         prop_assert!(sender.is_idle());
         prop_assert_eq!(sender.kept_bytes(), 0);
         prop_assert_eq!(flushed, flushes);
-        let expected: Vec<BlobId> = records[..put].iter().map(|record| record.id).collect();
-        prop_assert_eq!(&storage.accepted, &expected);
-        prop_assert!(expected.iter().all(|id| storage.durable.contains(id)));
+        let expected: HashSet<BlobId> = records[..put].iter().map(|record| record.id).collect();
+        prop_assert_eq!(storage.accepted.len(), put);
+        prop_assert_eq!(&storage.accepted.into_iter().collect::<HashSet<_>>(), &expected);
+        prop_assert_eq!(&storage.durable, &expected);
     }
 
     #[test]
@@ -134,7 +152,7 @@ proptest! {
         for _ in 0..15 { sender.outgoing(); }
         for (kind, number) in answers {
             let answer = match kind {
-                0 => Message::Durable(number),
+                0 => Message::Durable(ByClass { data: number % 9, nodes: number / 9 }),
                 1 => Message::Flushed(number),
                 2 => Message::Committed { snapshot: SnapshotId([7; 32]), received: 0 },
                 _ => Message::Done,
@@ -157,7 +175,7 @@ fn room_is_bounded_by_what_is_not_durable() {
     assert_eq!(sender.outgoing(), Some(Outgoing::Record(Bytes::copy_from_slice(&records[0].bytes))));
     assert_eq!(sender.outgoing(), None);
     assert_eq!(sender.holds(&records[0].tag), Some(records[0].id));
-    assert_eq!(sender.received(Message::Durable(1)).unwrap(), Event::Room);
+    assert_eq!(sender.received(durable(1, 0)).unwrap(), Event::Room);
     assert!(sender.has_room_for(500) && sender.is_idle());
     assert_eq!(sender.holds(&records[0].tag), None);
 }
@@ -178,15 +196,16 @@ fn answers_must_fit_what_was_sent() {
         matches!(last, Err(Error::Violation { .. }))
     };
     let committed = |byte| Message::Committed { snapshot: SnapshotId([byte; 32]), received: 0 };
-    assert!(!violation(&[Message::Durable(1), Message::Flushed(1), committed(7)]));
+    assert!(!violation(&[durable(1, 0), Message::Flushed(1), committed(7)]));
     assert!(!violation(&[Message::Flushed(1), committed(7)]));
-    assert!(violation(&[Message::Durable(2)]), "a flush is no record");
+    assert!(violation(&[durable(2, 0)]), "a flush is no record");
+    assert!(violation(&[durable(0, 1)]), "it was data");
     assert!(violation(&[Message::Flushed(0)]));
     assert!(violation(&[Message::Flushed(2)]));
     assert!(violation(&[committed(7)]), "the flush was not answered");
     assert!(violation(&[Message::Flushed(1), committed(8)]), "another snapshot");
-    assert!(violation(&[Message::Flushed(1), committed(7), Message::Durable(2)]), "that one was not sent");
-    assert!(violation(&[Message::Durable(1), Message::Durable(0)]));
+    assert!(violation(&[Message::Flushed(1), committed(7), durable(1, 1)]), "that one was not sent");
+    assert!(violation(&[durable(1, 0), durable(0, 0)]));
     assert!(violation(&[Message::Push]));
 }
 
@@ -209,7 +228,7 @@ fn frames_have_their_place_in_a_push() {
     full.take(Message::CapsuleObject(capsule.bytes.clone())).unwrap();
     let mut put = 0;
     while full.take(record(39)).is_ok() {
-        full.stored(records[39].id, records[39].bytes.len());
+        full.stored(records[39].id, records[39].class, records[39].bytes.len());
         put += 1;
         assert!(put < 100, "the window has no end");
     }

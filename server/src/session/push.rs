@@ -4,11 +4,12 @@
 use super::{Session, refusal_of};
 use crate::access::Verb;
 use crate::storage::{blocking, nanoseconds};
+use chunkstore::record::Class;
 use chunkstore::repository::Leased;
 use chunkstore::snapshot::Snapshot;
 use chunkstore::store::Store;
 use protocol::connection::{Reader, Writer};
-use protocol::message::{Code, Message, Refusal, Role};
+use protocol::message::{ByClass, Code, Message, Refusal, Role};
 use protocol::push::{Receiver, Step};
 use protocol::{Error, Result};
 use std::sync::Arc;
@@ -149,11 +150,11 @@ impl Storing<'_> {
         match self.receiver.take(frame)? {
             Step::Kept => Ok(()),
             Step::Put(record, capsule) => {
-                let (id, len) = (record.id, record.bytes.len());
+                let (id, class, len) = (record.id, record.class, record.bytes.len());
                 let stored = self.store.put_exact(record, &capsule);
                 stored.map_err(|error| self.refused(&error))?;
                 self.is_dirty = true;
-                self.receiver.stored(id, len);
+                self.receiver.stored(id, class, len);
                 self.since_look += len as u64;
                 self.unaccounted += len as u64;
                 if self.since_look < LOOK_BYTES {
@@ -173,20 +174,41 @@ impl Storing<'_> {
         }
     }
 
-    /// Tells what is durable by now; a sender that has filled half of its room gets on in any case.
+    /// Tells what is durable by now; a sender that has filled three quarters of its room gets on in any case.
     fn look(&mut self) -> Result<()> {
         self.since_look = 0;
-        let oldest = self.receiver.oldest(LOOK_MAX);
-        let present = self.store.present(&oldest).map_err(|error| self.refused(&error))?;
-        let count = present.into_iter().take_while(|present| *present).count();
-        let answer = self.receiver.settled(count);
-        answer.into_iter().for_each(|answer| self.answer(answer));
-        if count == 0 && self.receiver.pending_bytes() > self.session.hub.current().limits.push_bytes / 2 {
+        let needs_room = self.receiver.pending_bytes() > self.session.hub.current().limits.push_bytes / 4 * 3;
+        if self.tell()? || !needs_room {
+            return Ok(());
+        }
+        self.store.store_full().map_err(|error| self.refused(&error))?;
+        if !self.tell()? {
             self.flush()?;
-            let answer = self.receiver.settled(usize::MAX);
-            answer.into_iter().for_each(|answer| self.answer(answer));
+            self.tell_all();
         }
         Ok(())
+    }
+
+    /// Whether there was anything to tell.
+    fn tell(&mut self) -> Result<bool> {
+        let counts = ByClass { data: self.durable(Class::Data)?, nodes: self.durable(Class::Node)? };
+        let answer = self.receiver.settled(counts);
+        let is_news = answer.is_some();
+        answer.into_iter().for_each(|answer| self.answer(answer));
+        Ok(is_news)
+    }
+
+    /// How many of the oldest are.
+    fn durable(&mut self, class: Class) -> Result<usize> {
+        let oldest = self.receiver.oldest(class, LOOK_MAX);
+        let durable = self.store.durable(&oldest).map_err(|error| self.refused(&error))?;
+        Ok(durable.into_iter().take_while(|durable| *durable).count())
+    }
+
+    /// Everything is durable.
+    fn tell_all(&mut self) {
+        let answer = self.receiver.settled(ByClass { data: usize::MAX, nodes: usize::MAX });
+        answer.into_iter().for_each(|answer| self.answer(answer));
     }
 
     fn account(&mut self) {
@@ -223,8 +245,7 @@ impl Storing<'_> {
         });
         tracing::info!(client = access.client, repository, dataset = summary.dataset, snapshot = %snapshot.id, "committed");
         // The receipt of all before it.
-        let durable = self.receiver.settled(usize::MAX);
-        durable.into_iter().for_each(|answer| self.answer(answer));
+        self.tell_all();
         self.answer(Message::Committed { snapshot: snapshot.id, received });
         Ok(())
     }
