@@ -92,8 +92,10 @@ fn once(nightkeep: &Path, size: f64, loss: Option<u64>, dials: Dials, scratch: &
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a scale times a constant")]
         corpus::dump(&source.join("erp.sql"), (494e6 * size) as u64, night)?;
         client(&["backup", "files", "--dataset", "bench", &source.to_string_lossy()])?;
-        // Both ends' memory, and what the kernel keeps of both ends' packs.
-        measure::touch_memory(2 << 30);
+        // The dump and the first site's packs are on the disk before the other's are written.
+        Command::new("sync").status()?;
+        // Both ends' memory, and what the kernel keeps of the other's packs.
+        measure::touch_memory(3 << 30);
         let on_line = || line.as_ref().map(Line::bytes);
         let (before, began) = (on_line(), Instant::now());
         dialling.told(&["peer", "resume", "bench"])?;
