@@ -378,6 +378,25 @@ fn what_arrived_is_not_sent_again() {
     assert!(added < 14 << 20, "{added} bytes were sent again or anew, of 40 MiB of which 30 had been read");
 }
 
+/// What is told after a look must be all there is to tell: a sender that has filled its room sends nothing, and then nobody looks.
+#[test]
+fn small_records_do_not_fill_the_senders_room_for_good() {
+    let appliance = Appliance::new();
+    let house = appliance.founder();
+    let source = house.directory("small");
+    let mut random = Random(7);
+    for n in 0..60_000 {
+        let directory = source.join((n / 1000).to_string());
+        if n % 1000 == 0 {
+            std::fs::create_dir(&directory).unwrap();
+        }
+        std::fs::write(directory.join(n.to_string()), random.bytes(2200)).unwrap();
+    }
+    // A hang is a failure, not a test that never ends.
+    let mut backup = house.wrapped(&["timeout", "-k", "5", "300"], ["backup", "files", "-q"]);
+    told(backup.arg(&source)).expect(0);
+}
+
 #[track_caller]
 fn wait_for(mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);

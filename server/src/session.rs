@@ -41,6 +41,8 @@ pub struct Session {
     /// What the client calls itself.
     pub name: String,
     visit: Arc<Visit>,
+    /// What `Welcome` said: the sender counts by it whatever the configuration becomes.
+    push_bytes_max: u64,
     /// Of another site: the snapshots that it was shown last.
     shown: Mutex<Vec<Vec<u8>>>,
     /// Requests at work; more wait, on their streams.
@@ -185,7 +187,7 @@ fn find(
     });
     hub.arrive(number, Arc::clone(&visit));
     let (hub, shown, turns) = (Arc::clone(hub), Mutex::default(), Semaphore::new(REQUESTS_MAX));
-    let session = Session { hub, shelf, access, client, writer, number, name, visit, shown, turns };
+    let session = Session { hub, shelf, access, client, writer, number, name, visit, push_bytes_max, shown, turns };
     Ok((session, Message::Welcome { version: VERSION, program, configuration, generation, push_bytes_max }))
 }
 

@@ -180,8 +180,8 @@ impl PushQueue {
         lock(&self.state).sender.interrupted()
     }
 
-    pub fn resume(&self, known: &HashSet<BlobId>) {
-        lock(&self.state).sender.resume(known);
+    pub fn resume(&self, known: &HashSet<BlobId>, bytes_max: u64) {
+        lock(&self.state).sender.resume(known, bytes_max);
         self.changed.notify_all();
     }
 
@@ -223,6 +223,7 @@ pub async fn push_all(wire: Arc<Wire>, queue: Arc<PushQueue>) {
 /// One stream, from what is not durable to its end. Ok only when nothing more is to come.
 async fn push_once(wire: &Wire, queue: &PushQueue) -> Answered<()> {
     let connection = wire.connected().await?;
+    let bytes_max = wire.welcome().push_bytes_max;
     let tags = queue.interrupted();
     let mut known = HashSet::new();
     for batch in tags.chunks(BATCH_MAX) {
@@ -231,7 +232,7 @@ async fn push_once(wire: &Wire, queue: &PushQueue) -> Answered<()> {
             other => return Err(unexpected(&other)),
         }
     }
-    queue.resume(&known);
+    queue.resume(&known, bytes_max);
     let (mut writer, mut reader) = connection.open().await?;
     writer.send(&Message::Push).await?;
     let receiving = async {

@@ -31,6 +31,8 @@ pub struct Receiver {
     pending: ByClass<VecDeque<(BlobId, u64)>>,
     pending_bytes: u64,
     durable: ByClass<u64>,
+    /// Bytes put since the last look.
+    since_look: u64,
 }
 
 impl Receiver {
@@ -43,6 +45,7 @@ impl Receiver {
             pending: ByClass::default(),
             pending_bytes: 0,
             durable: ByClass::default(),
+            since_look: 0,
         }
     }
 
@@ -77,14 +80,26 @@ impl Receiver {
         }
     }
 
-    /// A record was put.
-    pub fn stored(&mut self, id: BlobId, class: Class, len: usize) {
+    /// A record was put. Whether it is time for a look at what is durable: that is after each sixteenth of the room.
+    ///
+    /// A look happens only when something arrives, so each must leave the sender enough room to come to the next one: see
+    /// [`Receiver::is_crowded`].
+    #[must_use]
+    pub fn stored(&mut self, id: BlobId, class: Class, len: usize) -> bool {
         self.pending.of(class).push_back((id, len as u64));
         self.pending_bytes = self.pending_bytes.saturating_add(len as u64);
+        self.since_look = self.since_look.saturating_add(len as u64);
+        let is_due = self.since_look >= self.bytes_max / 16;
+        if is_due {
+            self.since_look = 0;
+        }
+        is_due
     }
 
-    pub fn pending_bytes(&self) -> u64 {
-        self.pending_bytes
+    /// Whether less than a quarter of the room is left. No look may end like this: the sender might be unable to send another
+    /// record, and then there is no next look. A quarter is a sixteenth and the largest record, three times over.
+    pub fn is_crowded(&self) -> bool {
+        self.pending_bytes > self.bytes_max / 4 * 3
     }
 
     /// The oldest records of a class that are not known to be durable.

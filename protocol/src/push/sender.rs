@@ -38,6 +38,7 @@ enum Item {
 }
 
 pub struct Sender {
+    /// The server's number: one that counts by a larger one waits for more than ever comes.
     bytes_max: u64,
     /// What is not answered, by number, in order; those below `unsent` went out on this stream.
     queue: BTreeMap<u64, Item>,
@@ -186,8 +187,10 @@ impl Sender {
         tags.collect()
     }
 
-    /// What arrived before the stream was gone, by the ids under which those tags are known, need not go again.
-    pub fn resume(&mut self, known: &HashSet<BlobId>) {
+    /// Another stream begins, of a connection whose `Welcome` said `bytes_max`. What arrived before the last one was gone, by the
+    /// ids under which those tags are known, need not go again.
+    pub fn resume(&mut self, known: &HashSet<BlobId>, bytes_max: u64) {
+        self.bytes_max = bytes_max;
         let kept_bytes = &mut self.kept_bytes;
         self.queue.retain(|_, item| match item {
             Item::Record { id, bytes, .. } if known.contains(id) => {

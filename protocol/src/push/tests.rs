@@ -64,7 +64,7 @@ fn serve(receiver: &mut Receiver, storage: &mut Storage, frame: Message) -> Opti
             if !storage.accepted.contains(&record.id) {
                 storage.accepted.push(record.id);
             }
-            receiver.stored(record.id, record.class, record.bytes.len());
+            let _ = receiver.stored(record.id, record.class, record.bytes.len());
             None
         }
         Step::Flush => {
@@ -122,7 +122,7 @@ proptest! {
                     let by_tag: HashMap<_, _> = records.iter().map(|record| (record.tag, record.id)).collect();
                     let tags = sender.interrupted();
                     let known = tags.iter().map(|tag| by_tag[tag]);
-                    sender.resume(&known.filter(|id| storage.accepted.contains(id)).collect());
+                    sender.resume(&known.filter(|id| storage.accepted.contains(id)).collect(), 1 << 20);
                 }
                 _ => for answer in answers.drain(..) {
                     if let Event::Flushed(ticket) = sender.received(answer).unwrap() {
@@ -158,6 +158,40 @@ proptest! {
                 _ => Message::Done,
             };
             if sender.received(answer).is_err() { break; }
+        }
+    }
+}
+
+proptest! {
+    /// A server that makes nothing durable unless the room is crowded, and looks only when a record arrives. In the middle it
+    /// begins again, with another room.
+    #[test]
+    fn a_sender_never_waits_for_a_look_that_does_not_come(
+        sizes in proptest::collection::vec(0usize..40, 400),
+        factors in [1u64..9, 1u64..9],
+    ) {
+        let (records, capsule) = records();
+        let largest = records.iter().map(|record| record.bytes.len()).max().unwrap() as u64;
+        // At least so much that the largest record is less than three sixteenths.
+        let [first, second] = factors.map(|factor| factor * (16 * largest / 3 + 16));
+        let mut sender = Sender::new(first);
+        let mut receiver = Receiver::new(RepositoryId([1; 16]), first);
+        for (at, size) in sizes.into_iter().enumerate() {
+            if at == 200 {
+                sender.interrupted();
+                sender.resume(&HashSet::new(), second);
+                receiver = Receiver::new(RepositoryId([1; 16]), second);
+            }
+            while let Some(frame) = sender.outgoing() {
+                let Step::Put(record, _) = receiver.take(message(frame)).unwrap() else { continue };
+                if receiver.stored(record.id, record.class, record.bytes.len()) && receiver.is_crowded() {
+                    let answer = receiver.settled(ByClass { data: usize::MAX, nodes: usize::MAX }).unwrap();
+                    prop_assert_eq!(sender.received(answer).unwrap(), Event::Room);
+                }
+            }
+            let record = &records[size];
+            prop_assert!(sender.has_room_for(record.bytes.len()), "{} bytes wait", sender.kept_bytes());
+            sender.put(record.clone(), capsule);
         }
     }
 }
@@ -228,7 +262,7 @@ fn frames_have_their_place_in_a_push() {
     full.take(Message::CapsuleObject(capsule.bytes.clone())).unwrap();
     let mut put = 0;
     while full.take(record(39)).is_ok() {
-        full.stored(records[39].id, records[39].class, records[39].bytes.len());
+        let _ = full.stored(records[39].id, records[39].class, records[39].bytes.len());
         put += 1;
         assert!(put < 100, "the window has no end");
     }

@@ -17,8 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// KiB of records of one session that wait to be stored.
 const WAITING_KIB_MAX: usize = 8 << 10;
-/// After so many bytes it is looked which of them are durable, so many records at once.
-const LOOK_BYTES: u64 = 4 << 20;
+/// Records that are looked at together.
 const LOOK_MAX: usize = 1024;
 
 /// A frame with its share of what may wait.
@@ -107,10 +106,9 @@ fn store_all(
     }
     let mut storing = Storing {
         session,
-        receiver: Receiver::new(store.configuration().repository, session.hub.current().limits.push_bytes),
+        receiver: Receiver::new(store.configuration().repository, session.push_bytes_max),
         store,
         answers,
-        since_look: 0,
         unaccounted: 0,
         is_dirty: false,
     };
@@ -137,8 +135,6 @@ struct Storing<'a> {
     store: Arc<Leased>,
     receiver: Receiver,
     answers: &'a mpsc::UnboundedSender<Message>,
-    /// Bytes put since it was looked what is durable.
-    since_look: u64,
     /// Bytes put that were not noted yet.
     unaccounted: u64,
     /// Something was put that is not known to be durable.
@@ -154,10 +150,8 @@ impl Storing<'_> {
                 let stored = self.store.put_exact(record, &capsule);
                 stored.map_err(|error| self.refused(&error))?;
                 self.is_dirty = true;
-                self.receiver.stored(id, class, len);
-                self.since_look += len as u64;
                 self.unaccounted += len as u64;
-                if self.since_look < LOOK_BYTES {
+                if !self.receiver.stored(id, class, len) {
                     return Ok(());
                 }
                 self.account();
@@ -174,31 +168,33 @@ impl Storing<'_> {
         }
     }
 
-    /// Tells what is durable by now; a sender that has filled three quarters of its room gets on in any case.
+    /// Tells what is durable by now, and sees to it that this is enough for the sender to get on.
     fn look(&mut self) -> Result<()> {
-        self.since_look = 0;
-        let needs_room = self.receiver.pending_bytes() > self.session.hub.current().limits.push_bytes / 4 * 3;
-        if self.tell()? || !needs_room {
-            return Ok(());
+        self.tell()?;
+        if self.receiver.is_crowded() {
+            self.store.store_full().map_err(|error| self.refused(&error))?;
+            self.tell()?;
         }
-        self.store.store_full().map_err(|error| self.refused(&error))?;
-        if !self.tell()? {
+        if self.receiver.is_crowded() {
             self.flush()?;
             self.tell_all();
         }
         Ok(())
     }
 
-    /// Whether there was anything to tell.
-    fn tell(&mut self) -> Result<bool> {
-        let counts = ByClass { data: self.durable(Class::Data)?, nodes: self.durable(Class::Node)? };
-        let answer = self.receiver.settled(counts);
-        let is_news = answer.is_some();
-        answer.into_iter().for_each(|answer| self.answer(answer));
-        Ok(is_news)
+    /// All that is durable, by batches.
+    fn tell(&mut self) -> Result<()> {
+        loop {
+            let counts = ByClass { data: self.durable(Class::Data)?, nodes: self.durable(Class::Node)? };
+            let answer = self.receiver.settled(counts);
+            answer.into_iter().for_each(|answer| self.answer(answer));
+            if counts.data < LOOK_MAX && counts.nodes < LOOK_MAX {
+                return Ok(());
+            }
+        }
     }
 
-    /// How many of the oldest are.
+    /// How many of the oldest are durable, of one batch.
     fn durable(&mut self, class: Class) -> Result<usize> {
         let oldest = self.receiver.oldest(class, LOOK_MAX);
         let durable = self.store.durable(&oldest).map_err(|error| self.refused(&error))?;
