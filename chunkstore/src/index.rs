@@ -7,6 +7,8 @@ pub mod numbers;
 
 pub mod lease;
 
+mod levels;
+
 pub mod adopt;
 
 pub mod damage;
@@ -25,9 +27,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Raised whenever a table changes; an index of another version is rebuilt.
-const SCHEMA_VERSION: i64 = 2;
-/// Page cache in KiB: bounds the memory of look-ups whatever the size of the index.
-const CACHE_KIB: i64 = 24 << 10;
+const SCHEMA_VERSION: i64 = 3;
+/// KiB of the page cache: a 32nd of the file within these bounds. It should hold the upper pages of all trees and the smaller levels.
+const CACHE_KIB: std::ops::RangeInclusive<i64> = 24 << 10..=128 << 10;
 
 /// A blob's `state`.
 const INTACT: i64 = 0;
@@ -104,6 +106,7 @@ impl Index {
     }
 
     fn checked(connection: Connection, path: &Path, repository: &RepositoryId) -> Result<Index> {
+        fit_cache(&connection)?;
         let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(sql("read"))?;
         if version != SCHEMA_VERSION {
             return Err(Error::Unsupported {
@@ -139,13 +142,11 @@ impl Index {
         let mut state = self.lock();
         state.condemned = None;
         let connection = &state.connection;
-        connection
-            .execute_batch(
-                "DROP TABLE IF EXISTS meta; DROP TABLE IF EXISTS capsule; DROP TABLE IF EXISTS pack; \
-                 DROP TABLE IF EXISTS blob; DROP TABLE IF EXISTS by_id; DROP TABLE IF EXISTS by_tag; \
-                 DROP TABLE IF EXISTS link;",
-            )
+        let drops: Vec<String> = connection
+            .prepare("SELECT format('DROP %s %s', type, name) FROM sqlite_schema WHERE type IN ('table', 'view')")
+            .and_then(|mut s| s.query_map([], |r| r.get(0)).and_then(Iterator::collect))
             .map_err(sql("clear"))?;
+        connection.execute_batch(&drops.join(";")).map_err(sql("clear"))?;
         create_tables(connection, repository)
     }
 
@@ -249,18 +250,23 @@ impl Index {
     pub fn locate(&self, ids: &[BlobId]) -> Result<Vec<Option<Place>>> {
         let state = self.lock();
         let _reading = reading(&state.connection, ids.len())?;
-        // Of two rows the later: the earlier one may be about to go.
         let mut statement = state
             .connection
             .prepare_cached(
-                "SELECT pack.name, blob.offset, blob.length FROM by_id CROSS JOIN blob ON blob.no = by_id.no \
-                 CROSS JOIN pack ON pack.no = blob.pack WHERE head = ?1 AND blob.id = ?2 ORDER BY blob.no DESC",
+                "SELECT blob.no, pack.name, blob.offset, blob.length FROM by_id CROSS JOIN blob ON blob.no = by_id.no \
+                 CROSS JOIN pack ON pack.no = blob.pack WHERE head = ?1 AND blob.id = ?2",
             )
             .map_err(sql("read"))?;
-        let place = |r: &rusqlite::Row<'_>| Ok(Place { pack: PackId(r.get(0)?), offset: r.get(1)?, length: r.get(2)? });
-        ids.iter()
-            .map(|id| statement.query_row(params![head(&id.0), &id.0[..]], place).optional().map_err(sql("read")))
-            .collect()
+        let place = |r: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, Place)> {
+            Ok((r.get(0)?, Place { pack: PackId(r.get(1)?), offset: r.get(2)?, length: r.get(3)? }))
+        };
+        let mut locate = |id: &BlobId| -> rusqlite::Result<Option<Place>> {
+            let rows: Vec<(i64, Place)> =
+                statement.query_map(params![head(&id.0), &id.0[..]], place)?.collect::<rusqlite::Result<_>>()?;
+            // Of two rows the later: the earlier one may be about to go.
+            Ok(rows.into_iter().max_by_key(|(no, _)| *no).map(|(_, place)| place))
+        };
+        ids.iter().map(|id| locate(id).map_err(sql("read"))).collect()
     }
 
     pub fn capsule(&self, id: CapsuleId, repository: &RepositoryId) -> Result<Capsule> {
@@ -365,14 +371,23 @@ fn ascending<T>(names: &[T], bytes: impl Fn(&T) -> &[u8; 32]) -> Vec<(usize, &T)
 fn configure(connection: &Connection) -> Result<()> {
     connection
         .execute_batch(&format!(
-            "PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -{CACHE_KIB}; \
-             PRAGMA busy_timeout = 10000;"
+            "PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -{}; \
+             PRAGMA busy_timeout = 10000;",
+            CACHE_KIB.start()
         ))
         .map_err(sql("configure"))?;
     // Plans depend on no bound value, or a statement that is used again is planned again: that costs more than a look-up.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sql("configure"))?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(128);
     Ok(())
+}
+
+/// The cache follows the size of the file.
+fn fit_cache(connection: &Connection) -> Result<()> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |r| r.get::<_, i64>(0)).map_err(sql("read"));
+    let kib = pragma("page_count")? * (pragma("page_size")? >> 10);
+    let cache_kib = (kib / 32).clamp(*CACHE_KIB.start(), *CACHE_KIB.end());
+    connection.pragma_update(None, "cache_size", -cache_kib).map_err(sql("configure"))
 }
 
 fn create_tables(connection: &Connection, repository: &RepositoryId) -> Result<()> {
@@ -391,13 +406,11 @@ fn create_tables(connection: &Connection, repository: &RepositoryId) -> Result<(
              -- ascending with every pack, so it costs next to nothing to keep
              CREATE INDEX blob_by_pack ON blob(pack);
              CREATE INDEX blob_not_intact ON blob(state) WHERE state != 0;
-             -- heads of ids and tags, in tables of their own so that many are written in ascending order
-             CREATE TABLE by_id(head INTEGER, no INTEGER, PRIMARY KEY(head, no)) WITHOUT ROWID;
-             CREATE TABLE by_tag(head INTEGER, no INTEGER, PRIMARY KEY(head, no)) WITHOUT ROWID;
              -- children: 8 bytes each, number * 2 + (1 if it may link further); 0 for a blob that is not known
              CREATE TABLE link(parent INTEGER PRIMARY KEY, children BLOB NOT NULL, checksum INTEGER NOT NULL);",
         )
         .map_err(sql("create"))?;
+    levels::create(connection)?;
     set_meta(connection, "repository", &repository.0)?;
     change_generation(connection)?;
     connection.execute_batch(&format!("PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")).map_err(sql("create"))

@@ -181,9 +181,12 @@ fn after_a_sweep_that_did_not_end_nothing_is_known_above_what_is_gone() {
     assert_eq!(repository.present(&[first.summary.root.id]).unwrap(), [false]);
     drop((survey, collecting));
     let other = rusqlite::Connection::open(world.catalog()).unwrap();
-    other.execute("DELETE FROM by_tag", []).unwrap();
     let of_chunks = "SELECT blob.no FROM blob JOIN pack ON pack.no = blob.pack WHERE class = 0";
-    let gone = other.execute(&format!("DELETE FROM by_id WHERE no IN ({of_chunks})"), []).unwrap();
+    let mut gone = 0;
+    for level in 0..3 {
+        other.execute(&format!("DELETE FROM by_tag_{level}"), []).unwrap();
+        gone += other.execute(&format!("DELETE FROM by_id_{level} WHERE no IN ({of_chunks})"), []).unwrap();
+    }
     assert_eq!(gone, CHUNKS);
     drop((repository, other));
 

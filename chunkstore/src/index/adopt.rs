@@ -1,10 +1,10 @@
 //! Rows from trailers: for packs just written and for packs found at opening.
 //!
-//! Many packs at a time, because what costs is the number of pages that a transaction touches: ids and tags are
-//! random, and their tables are written in ascending order.
+//! Many packs at a time, because what costs is the number of pages that a transaction touches.
 
+use super::levels::{self, Heads};
 use super::{INTACT, Index, MISSING, State, TAINTED};
-use super::{blob_checksum, change_generation, find, head, link_checksum, set_meta, sql};
+use super::{blob_checksum, change_generation, find, fit_cache, head, link_checksum, set_meta, sql};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, PackId};
 use crate::pack::{PackEntry, Trailer};
@@ -87,6 +87,7 @@ impl Index {
             .map_err(sql("write"))?;
         let done = rows(&transaction, &state)?;
         transaction.commit().map_err(sql("write"))?;
+        fit_cache(&state.connection)?;
         Ok(done)
     }
 }
@@ -135,18 +136,9 @@ fn add_blobs(connection: &Connection, state: &State, packs: &[NewPack], stored: 
         }
     }
     state.next.set(next);
-    add_heads(connection, "INSERT INTO by_id(head, no) VALUES(?1, ?2)", by_id)?;
-    add_heads(connection, "INSERT INTO by_tag(head, no) VALUES(?1, ?2)", by_tag)?;
+    levels::insert(connection, Heads::OfIds, by_id)?;
+    levels::insert(connection, Heads::OfTags, by_tag)?;
     Ok(numbered)
-}
-
-fn add_heads(connection: &Connection, query: &str, mut heads: Vec<(i64, i64)>) -> Result<()> {
-    heads.sort_unstable();
-    let mut insert = connection.prepare_cached(query).map_err(sql("write"))?;
-    for (head, no) in heads {
-        insert.execute([head, no]).map_err(sql("write"))?;
-    }
-    Ok(())
 }
 
 fn add_capsules(connection: &Connection, trailer: &Trailer) -> Result<()> {

@@ -181,8 +181,7 @@ fn is_replaced(connection: &Connection, tag: &Tag) -> Result<bool> {
 
 /// Blobs that can still be found by their id.
 fn existing(connection: &Connection) -> Result<Numbers> {
-    let mut statement =
-        connection.prepare("SELECT no FROM by_id CROSS JOIN blob USING(no) ORDER BY head").map_err(sql("read"))?;
+    let mut statement = connection.prepare("SELECT no FROM by_id CROSS JOIN blob USING(no)").map_err(sql("read"))?;
     let mut rows = statement.query([]).map_err(sql("read"))?;
     let mut existing = Numbers::default();
     while let Some(row) = rows.next().map_err(sql("read"))? {

@@ -7,6 +7,7 @@
 use super::adopt::{NewPack, insert_pack, replace_place};
 use super::damage::{SWEEPING, child_numbers};
 use super::lease::{Condemned, Lease};
+use super::levels::{self, Heads};
 use super::numbers::Numbers;
 use super::{Index, MISSING, PackRow, State};
 use super::{
@@ -148,8 +149,9 @@ impl Index {
     /// noticed by [`Index::update_taint`]. A lost blob that is still linked to keeps its row, without a place. A pack that a
     /// session stored again meanwhile, byte for byte, has new rows: it stays.
     pub fn sweep(&self, packs: &[i64]) -> Result<()> {
-        self.sweep_heads("by_tag")?;
-        self.sweep_heads("by_id")?;
+        for heads in [Heads::OfTags, Heads::OfIds] {
+            heads.tables().try_for_each(|table| self.sweep_heads(&table))?;
+        }
         self.sweep_blobs()?;
         self.lock().connection.execute_batch("PRAGMA synchronous = FULL").map_err(sql("write"))?;
         let ended = self.write(|connection, _| {
@@ -178,14 +180,12 @@ impl Index {
                 let rows =
                     statement.query_map([from.0, from.1], |r| Ok((r.get(0)?, r.get(1)?))).map_err(sql("read"))?;
                 let rows: Vec<(i64, i64)> = rows.collect::<rusqlite::Result<_>>().map_err(sql("read"))?;
-                for (head, no) in &rows {
-                    if state.is_condemned(*no) {
-                        connection
-                            .prepare_cached(&delete)
-                            .and_then(|mut s| s.execute([head, no]))
-                            .map_err(sql("write"))?;
-                    }
+                let mut removed = 0;
+                for (head, no) in rows.iter().filter(|(_, no)| state.is_condemned(*no)) {
+                    connection.prepare_cached(&delete).and_then(|mut s| s.execute([head, no])).map_err(sql("write"))?;
+                    removed += 1;
                 }
+                levels::count(connection, table, -removed)?;
                 Ok(rows.last().copied())
             })?;
         }
