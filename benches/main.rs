@@ -22,6 +22,8 @@ mod zodb;
 use clap::Parser;
 use measure::{Figures, Measurement};
 use peer::{Peer, Program};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -73,6 +75,7 @@ fn main() -> io::Result<()> {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
+    remove_when_interrupted(scratch.path().to_owned())?;
     if let Some(blobs) = arguments.index {
         return scale::run(blobs, scratch.path()).map_err(io::Error::other);
     }
@@ -110,6 +113,18 @@ fn main() -> io::Result<()> {
     if let Some(path) = arguments.json {
         std::fs::write(path, measure::json(&all).to_string())?;
     }
+    Ok(())
+}
+
+/// Corpora are large: an interrupted benchmark leaves none behind.
+fn remove_when_interrupted(scratch: PathBuf) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            let _ = std::fs::remove_dir_all(&scratch);
+            std::process::exit(130);
+        }
+    });
     Ok(())
 }
 
