@@ -38,9 +38,25 @@ impl Cipher {
 
     /// `None` if a byte of `sealed` or `associated` is not what was sealed.
     pub fn open(&self, counter: u64, associated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let mut plain = Vec::new();
+        self.open_into(counter, associated, sealed, &mut plain)?;
+        Some(plain)
+    }
+
+    /// As [`Cipher::open`], into the beginning of a buffer, which grows if it must and keeps what it had behind.
+    pub fn open_into<'a>(
+        &self,
+        counter: u64,
+        associated: &[u8],
+        sealed: &[u8],
+        buffer: &'a mut Vec<u8>,
+    ) -> Option<&'a [u8]> {
         let (text, authenticator) = sealed.split_at_checked(sealed.len().checked_sub(AUTHENTICATOR_LEN)?)?;
-        let mut plain = vec![0; text.len()];
-        self.key.open_separate_gather(nonce(counter), Aad::from(associated), text, authenticator, &mut plain).ok()?;
+        if buffer.len() < text.len() {
+            buffer.resize(text.len(), 0);
+        }
+        let plain = buffer.get_mut(..text.len())?;
+        self.key.open_separate_gather(nonce(counter), Aad::from(associated), text, authenticator, plain).ok()?;
         Some(plain)
     }
 }

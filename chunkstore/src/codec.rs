@@ -16,6 +16,7 @@ use crate::id::{BlobId, CapsuleId, Tag};
 use crate::key::{Keys, OpeningKey, WriteKey, random};
 use crate::record::{AUTHENTICATOR_LEN, CONTENT_BYTES_MAX, Header, Kind, Record, check_links};
 use payload::{BASES_MAX, Codec, Payload, decode_delta, encode_delta};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -319,6 +320,13 @@ impl Opener {
     }
 }
 
+/// A buffer up to this size is kept by each thread for what is inside the next seal.
+const OPENED_BYTES_MAX: usize = 1 << 20;
+
+thread_local! {
+    static OPENED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Everything between the session key and the content, in the order that the format gives.
 fn open_record(
     cipher: &Cipher,
@@ -327,9 +335,13 @@ fn open_record(
     kind: Kind,
     base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>,
 ) -> Result<Vec<u8>> {
-    let opened = record.split().and_then(|(associated, sealed)| cipher.open(record.counter, associated, sealed));
+    // Nested calls, for bases, find none and take a new one.
+    let mut buffer = OPENED.take();
+    let opened = record
+        .split()
+        .and_then(|(associated, sealed)| cipher.open_into(record.counter, associated, sealed, &mut buffer));
     let plain = opened.ok_or_else(|| record.corrupt("the seal does not open: changed, or of another key"))?;
-    let payload = Payload::decode(&plain, "a payload").map_err(|error| record.corrupt(error.to_string()))?;
+    let payload = Payload::decode(plain, "a payload").map_err(|error| record.corrupt(error.to_string()))?;
     let content = open_body(record, &payload, base)?;
     if key.tag(payload.kind, &content) != record.tag {
         return Err(record.corrupt("its content does not match its tag"));
@@ -339,6 +351,9 @@ fn open_record(
     }
     if kind == Kind::Chunk && payload.codec != Codec::Delta {
         check_links(record, Vec::new())?;
+    }
+    if buffer.len() <= OPENED_BYTES_MAX {
+        OPENED.set(buffer);
     }
     Ok(content)
 }
