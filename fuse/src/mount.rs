@@ -150,14 +150,13 @@ impl Mount {
 
     fn end(&mut self) -> End {
         let Some(session) = self.session.take() else { return End::Clean };
-        let guard = let_go(session);
         let begun = Instant::now();
-        while !guard.is_finished() && begun.elapsed() < END_WAIT {
+        let guard = let_go(session);
+        let is_over = || guard.as_ref().is_none_or(JoinHandle::is_finished);
+        while !is_over() && begun.elapsed() < END_WAIT {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let end = if guard.is_finished() {
-            // What it says is that it was unmounted.
-            let _ = guard.join();
+        let end = if is_over() {
             End::Clean
         } else {
             // In use: out of sight, so that nobody new comes. Those who are there lose it with this process.
@@ -181,9 +180,15 @@ impl Drop for Mount {
     }
 }
 
-/// Unmounts by dropping what holds the mount; the thread that serves it remains.
-fn let_go(session: BackgroundSession) -> JoinHandle<io::Result<()>> {
-    session.guard
+/// Unmounts by dropping what holds the mount; the thread that serves it remains. None if it is over.
+fn let_go(session: BackgroundSession) -> Option<JoinHandle<io::Result<()>>> {
+    if session.guard.is_finished() {
+        // Somebody else unmounted it, and may have mounted anew. What holds the mount would unmount that, since fuser 0.18 takes a device
+        // that is disconnected for one that is mounted. So it keeps a descriptor of that device until the process ends.
+        std::mem::forget(session);
+        return None;
+    }
+    Some(session.guard)
 }
 
 fn configuration(options: &Options, processors: usize) -> Config {

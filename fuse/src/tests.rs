@@ -262,3 +262,19 @@ fn a_silent_store_is_an_error_in_time_and_then_forgiven() {
         assert!(read(number).unwrap() == chunk(number)[..50_000]);
     }
 }
+
+#[test]
+fn the_end_of_a_mount_that_is_gone_leaves_its_successor_alone() {
+    if !available() {
+        return;
+    }
+    let setup = Setup::new(|writer| directory(writer, &[entry("file", Node::File(Content::Inline(vec![1])))]));
+    let first = setup.mount(Arc::clone(&setup.store), 1000);
+    rustix::mount::unmount(setup.dir.path().join("mount"), rustix::mount::UnmountFlags::empty()).unwrap();
+    while !first.mount.is_over() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let second = setup.mount(Arc::clone(&setup.store), 1000);
+    assert_eq!(first.mount.unmount(), mount::End::Clean);
+    assert_eq!(std::fs::read(second.top.join("file")).unwrap(), [1]);
+}
