@@ -99,7 +99,8 @@ fn once(nightkeep: &Path, size: f64, loss: Option<u64>, dials: Dials, scratch: &
         let on_line = || line.as_ref().map(Line::bytes);
         let (before, began) = (on_line(), Instant::now());
         dialling.told(&["peer", "resume", "bench"])?;
-        let figures = dialling.even(PATIENCE)?;
+        wait_for_snapshots(&places[1], night + 1)?;
+        let figures = dialling.even()?;
         let seconds = began.elapsed().as_secs_f64();
         let on_line = on_line().zip(before).map(|(now, before)| now - before);
         *moved = Moved { bytes: figures, on_line, seconds };
@@ -108,10 +109,24 @@ fn once(nightkeep: &Path, size: f64, loss: Option<u64>, dials: Dials, scratch: &
     Ok(moved)
 }
 
+/// Until so many are committed at a site. Seen from its directory, since each question to a daemon is a process of its own, and
+/// fifty a second take a twentieth of the processors.
+fn wait_for_snapshots(place: &Path, count: u64) -> io::Result<()> {
+    let snapshots = place.join("data/repositories/bench/snapshots");
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if snapshots.read_dir().is_ok_and(|found| found.count() as u64 >= count) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err(io::Error::other("no snapshot arrives"))
+}
+
 impl Server {
     /// Waits until both sites have everything; what has gone over since the link was resumed.
-    fn even(&self, patience: Duration) -> io::Result<u64> {
-        let until = Instant::now() + patience;
+    fn even(&self) -> io::Result<u64> {
+        let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             let told = self.told(&["--json", "peer", "list"])?;
             let row: serde_json::Value =
