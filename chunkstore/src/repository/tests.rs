@@ -357,8 +357,17 @@ fn a_lost_old_or_foreign_index_is_made_again() {
         drop(Index::open_writer(&path, &configuration.repository).unwrap());
         std::fs::read(path).unwrap()
     };
+    let other_version = {
+        let path = world.dir.path().join("other");
+        std::fs::write(&path, &old).unwrap();
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("DROP VIEW by_id; DROP VIEW by_tag; PRAGMA user_version = 2").unwrap();
+        drop(other);
+        std::fs::read(path).unwrap()
+    };
     let garbage = vec![0x5a; 10_000];
-    for (name, bytes) in [("old", old), ("foreign", foreign), ("garbage", garbage), ("empty", Vec::new())] {
+    let all = [("old", old), ("foreign", foreign), ("of another version", other_version), ("garbage", garbage)];
+    for (name, bytes) in all.into_iter().chain([("empty", Vec::new())]) {
         for writer in [false, true] {
             Index::remove(&world.catalog()).unwrap();
             std::fs::write(world.catalog(), &bytes).unwrap();
