@@ -63,8 +63,8 @@ impl Receiver {
                 Ok(Step::Kept)
             }
             Message::Record(bytes) => {
-                let sum = self.pending_bytes.saturating_add(bytes.len() as u64);
-                if self.pending_bytes > 0 && sum > self.bytes_max {
+                // The last one may be larger than what was left.
+                if self.pending_bytes > self.bytes_max {
                     return Err(Error::violation("more bytes than may wait to be durable"));
                 }
                 let record = Record::parse(bytes, &self.repository).map_err(refused)?;
@@ -97,7 +97,7 @@ impl Receiver {
     }
 
     /// Whether less than a quarter of the room is left. No look may end like this: the sender might be unable to send another
-    /// record, and then there is no next look. A quarter is a sixteenth and the largest record, three times over.
+    /// record, and then there is no next look. A quarter is the sixteenth to the next look and the three that a record needs at most.
     pub fn is_crowded(&self) -> bool {
         self.pending_bytes > self.bytes_max / 4 * 3
     }
