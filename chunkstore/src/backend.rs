@@ -56,6 +56,9 @@ pub trait Backend: Send + Sync {
     /// `len` bytes from `offset`; corrupt if the object is shorter.
     fn get_range(&self, name: ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
 
+    /// Memory that holds what was put may go to others: nobody is expected to read it soon. A hint that changes nothing.
+    fn uncache(&self, _name: ObjectName) {}
+
     /// Names and lengths of all objects of a kind. An error aborts: an empty answer is never a failure in disguise.
     fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>>;
 

@@ -40,6 +40,8 @@ pub struct PackBuilder {
     entries: Vec<PackEntry>,
     capsules: BTreeMap<CapsuleId, Capsule>,
     trailer_bytes: usize,
+    /// Who put some of it is likely to read it before long.
+    pub is_read_soon: bool,
 }
 
 impl PackBuilder {
@@ -50,7 +52,8 @@ impl PackBuilder {
     /// With the memory of an object that is done with.
     pub fn within(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
-        PackBuilder { bytes, entries: Vec::new(), capsules: BTreeMap::new(), trailer_bytes: 64 }
+        let (entries, capsules) = (Vec::new(), BTreeMap::new());
+        PackBuilder { bytes, entries, capsules, trailer_bytes: 64, is_read_soon: false }
     }
 
     pub fn is_empty(&self) -> bool {

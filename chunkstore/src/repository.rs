@@ -155,14 +155,9 @@ impl Repository {
         recover::refill(&*self.backend, &self.index, &self.configuration.repository, self.time())
     }
 
-    /// As [`Store::put`], for a writer elsewhere who goes on linking to this very record whoever stored the same content
-    /// meanwhile: only an equal id makes it one that is there already.
-    pub fn put_exact(&self, record: Record, capsule: &Capsule) -> Result<()> {
-        self.put_exact_for(record, capsule, None)
-    }
-
-    fn put_exact_for(&self, record: Record, capsule: &Capsule, lease: Option<&Lease>) -> Result<()> {
-        let stored = self.accept(record, capsule, lease, |record, packer| {
+    fn put_exact_for(&self, record: Record, capsule: &Capsule, lease: &Lease, is_read_soon: bool) -> Result<()> {
+        let lease = Some(lease);
+        let stored = self.accept(record, capsule, lease, is_read_soon, |record, packer| {
             let is_there = packer.ids.contains_key(&record.id) || self.index.present(&[record.id], lease)? == [true];
             Ok(is_there.then_some(record.id))
         });
@@ -187,6 +182,7 @@ impl Repository {
         record: Record,
         capsule: &Capsule,
         lease: Option<&Lease>,
+        is_read_soon: bool,
         known: impl Fn(&Record, &Packer) -> Result<Option<BlobId>>,
     ) -> Result<BlobId> {
         let writing = self.writing()?;
@@ -209,7 +205,9 @@ impl Repository {
                 continue;
             }
             self.check_links(&record, &packer, lease)?;
-            packer.builder(record.class).push(&record, capsule)?;
+            let builder = packer.builder(record.class);
+            builder.push(&record, capsule)?;
+            builder.is_read_soon |= is_read_soon;
             packer.by_tag.insert(record.tag, record.id);
             packer.ids.insert(record.id, false);
             return Ok(record.id);
@@ -246,7 +244,7 @@ impl Repository {
     }
 
     fn put_for(&self, record: Record, capsule: &Capsule, lease: Option<&Lease>) -> Result<BlobId> {
-        self.accept(record, capsule, lease, |record, packer| {
+        self.accept(record, capsule, lease, true, |record, packer| {
             let known = packer.by_tag.get(&record.tag).copied();
             if known.is_some() {
                 Ok(known)

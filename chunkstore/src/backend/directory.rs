@@ -166,6 +166,13 @@ impl Backend for Directory {
         Ok(bytes)
     }
 
+    fn uncache(&self, name: ObjectName) {
+        // Who cannot open it now says so when it is read.
+        if let Ok(file) = File::open(self.path(name)) {
+            let _ = unix::fadvise(&file, 0, None, unix::Advice::DontNeed);
+        }
+    }
+
     fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>> {
         let mut found = Vec::new();
         match kind {
@@ -312,5 +319,38 @@ fn refuse_network(root: &Path) -> Result<()> {
             reason: format!("a repository cannot be written on a network file system ({name})"),
         }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+    #[test]
+    fn an_object_that_is_uncached_comes_from_the_disk() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::create(root.path()).unwrap();
+        let name = ObjectName::Pack(PackId([7; 32]));
+        let object: Vec<u8> = (0..1u32 << 18).flat_map(u32::to_le_bytes).collect();
+        directory.put(name, &object).unwrap();
+        let without_waiting = || {
+            let file = File::open(directory.path(name)).unwrap();
+            let mut page = vec![0; 4096];
+            preadv2(&file, &mut [io::IoSliceMut::new(&mut page)], 8192, ReadWriteFlags::NOWAIT)
+        };
+        if without_waiting() == Err(Errno::OPNOTSUPP) {
+            return eprintln!("skipped: this file system does not tell what of it is in memory");
+        }
+        assert_eq!(without_waiting(), Ok(4096), "what was just written is in memory");
+        directory.uncache(name);
+        const TMPFS: i64 = 0x0102_1994;
+        #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
+        if i64::from(unix::statfs(root.path()).unwrap().f_type) == TMPFS {
+            return eprintln!("skipped: this file system is memory");
+        }
+        assert_eq!(without_waiting(), Err(Errno::AGAIN));
+        assert_eq!(directory.get(name).unwrap(), object);
+        directory.uncache(ObjectName::Pack(PackId([8; 32])));
     }
 }

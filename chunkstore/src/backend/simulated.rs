@@ -5,7 +5,7 @@
 
 use super::{Backend, ObjectKind, ObjectName, WriterLock};
 use crate::error::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,7 @@ pub enum Fault {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<ObjectName, Vec<u8>>,
+    uncached: BTreeSet<ObjectName>,
     operations: u64,
     fault: Option<(u64, Fault)>,
     stopped: bool,
@@ -63,6 +64,11 @@ impl Simulated {
             Some(bytes) => objects.insert(name, bytes),
             None => objects.remove(&name),
         };
+    }
+
+    /// What was said to be read by nobody soon.
+    pub fn uncached(&self) -> BTreeSet<ObjectName> {
+        self.state().uncached.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,6 +121,10 @@ impl Backend for Simulated {
             .and_then(|range| object.get(range))
             .map(<[u8]>::to_vec)
             .ok_or_else(|| Error::corrupt(name.to_string(), format!("it ends at {}", object.len())))
+    }
+
+    fn uncache(&self, name: ObjectName) {
+        self.state().uncached.insert(name);
     }
 
     fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>> {

@@ -30,9 +30,15 @@ impl Repository {
 }
 
 impl Leased {
-    /// See [`Repository::put_exact`].
+    /// As [`Store::put`], for a writer elsewhere who goes on linking to this very record whoever stored the same content
+    /// meanwhile: only an equal id makes it one that is there already.
     pub fn put_exact(&self, record: Record, capsule: &Capsule) -> Result<()> {
-        self.repository.put_exact_for(record, capsule, Some(&self.lease))
+        self.repository.put_exact_for(record, capsule, &self.lease, true)
+    }
+
+    /// As [`Leased::put_exact`], of what another repository has too and is asked for first: memory need not hold it.
+    pub fn put_copy(&self, record: Record, capsule: &Capsule) -> Result<()> {
+        self.repository.put_exact_for(record, capsule, &self.lease, false)
     }
 
     /// Waits for packs that are being stored, and stores what is full.

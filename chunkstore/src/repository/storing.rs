@@ -75,9 +75,13 @@ impl Writing {
     }
 
     fn store_pack(&self, class: Class, builder: PackBuilder) -> Result<(NewPack, Vec<u8>)> {
+        let is_read_soon = builder.is_read_soon;
         let (id, bytes, trailer) = builder.finish(class, &self.configuration.repository)?;
         lock(&self.packer).on_their_way.insert(id);
         self.backend.put(ObjectName::Pack(id), &bytes)?;
+        if !is_read_soon {
+            self.backend.uncache(ObjectName::Pack(id));
+        }
         Ok((NewPack { id, length: bytes.len() as u64, trailer }, bytes))
     }
 

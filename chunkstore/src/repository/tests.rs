@@ -311,6 +311,32 @@ fn a_stored_pack_is_durable_before_it_has_rows() {
     assert_eq!(repository.leased().unwrap().durable(&chunks).unwrap(), durable);
 }
 
+/// Memory is kept for a pack if any of its records came from somebody who reads here.
+#[test]
+fn packs_of_nothing_but_copies_are_not_kept_in_memory() {
+    let world = World::new();
+    let repository = Arc::new(world.write(0).unwrap());
+    let store = repository.leased().unwrap();
+    let sealer = Sealer::new(&world.keys.write, &world.configuration).unwrap();
+    let flushed = |puts: &[&dyn Fn(Record)]| {
+        let before = packs(&world).len();
+        for (n, put) in puts.iter().enumerate() {
+            let content = own(8, before * 10 + n);
+            put(sealer.seal(Kind::Chunk, sealer.key.tag(Kind::Chunk, &content), &content, &[]).unwrap());
+        }
+        store.flush().unwrap();
+        (packs(&world).len() - before, world.backend.uncached().len())
+    };
+    let copy = |record| store.put_copy(record, &sealer.capsule).unwrap();
+    let exact = |record| store.put_exact(record, &sealer.capsule).unwrap();
+    let read_here = |record| assert!(store.put(record, &sealer.capsule).is_ok());
+    assert_eq!(flushed(&[&copy, &copy]), (1, 1));
+    assert_eq!(flushed(&[&copy, &exact, &copy]), (1, 1));
+    assert_eq!(flushed(&[&read_here, &copy]), (1, 1));
+    assert_eq!(flushed(&[&copy]), (1, 2), "what was put once asks for nothing in the pack after it");
+    assert!(packs(&world).iter().filter(|(name, _)| world.backend.uncached().contains(name)).count() == 2);
+}
+
 #[test]
 fn a_prune_stopped_anywhere_keeps_every_live_snapshot() {
     for fault in FAULTS {

@@ -356,7 +356,7 @@ impl Storing {
 fn store_all(store: &Leased, works: &mut mpsc::UnboundedReceiver<Work>, is_tolerant: bool) -> chunkstore::Result<()> {
     while let Some(work) = works.blocking_recv() {
         match work {
-            Work::Put(record, capsule, _permit) => match store.put_exact(record, &capsule) {
+            Work::Put(record, capsule, _permit) => match store.put_copy(record, &capsule) {
                 Err(chunkstore::Error::Missing { .. }) if is_tolerant => {}
                 put => put?,
             },

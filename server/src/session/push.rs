@@ -147,7 +147,9 @@ impl Storing<'_> {
             Step::Kept => Ok(()),
             Step::Put(record, capsule) => {
                 let (id, class, len) = (record.id, record.class, record.bytes.len());
-                let stored = self.store.put_exact(record, &capsule);
+                let is_copy = self.session.access.has(Role::Replica);
+                let put = if is_copy { Leased::put_copy } else { Leased::put_exact };
+                let stored = put(&self.store, record, &capsule);
                 stored.map_err(|error| self.refused(&error))?;
                 self.is_dirty = true;
                 self.unaccounted += len as u64;
