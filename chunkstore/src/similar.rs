@@ -31,8 +31,8 @@ const GONE: u8 = u8::MAX;
 pub struct Candidate {
     pub id: BlobId,
     pub depth: u8,
-    /// Equal bins, of [`BINS`].
-    pub equal: u32,
+    /// Which bins are equal, a bit for each.
+    pub equal: u16,
     /// It was entered since this index was made or decoded, so that its blob may not be durable yet.
     pub is_fresh: bool,
 }
@@ -70,7 +70,7 @@ impl SimilarityIndex {
         SimilarityIndex { chunks_max, entries: Vec::with_capacity(room), entered: 0, fresh_from: 0, ways }
     }
 
-    /// What resembles the sketch most, best first, a few at most.
+    /// What resembles the sketch, a few at most: what resembles it most, then what has most of the bins that those before lack.
     pub fn find(&self, sketch: &Sketch) -> Vec<Candidate> {
         let mut found: Vec<(usize, Candidate)> = Vec::new();
         for (pair, hash) in sketch.pairs() {
@@ -87,10 +87,19 @@ impl SimilarityIndex {
                 found.push((place, Candidate { id: entry.id, depth: entry.depth, equal, is_fresh }));
             }
         }
-        found.sort_unstable_by_key(|(place, candidate)| {
-            (u32::MAX - candidate.equal, candidate.depth, usize::MAX - self.number(*place))
-        });
-        found.into_iter().take(CANDIDATES_MAX).map(|(_, candidate)| candidate).collect()
+        let mut covered = 0;
+        (0..CANDIDATES_MAX)
+            .map_while(|_| {
+                let best = found.iter().enumerate().max_by_key(|(_, (place, candidate))| {
+                    let equal = candidate.equal;
+                    let shallowness = u8::MAX - candidate.depth;
+                    ((equal & !covered).count_ones(), equal.count_ones(), shallowness, self.number(*place))
+                })?;
+                let (_, candidate) = found.swap_remove(best.0);
+                covered |= candidate.equal;
+                Some(candidate)
+            })
+            .collect()
     }
 
     /// Enters a chunk that was stored at this depth. What is too deep to be a base, or too short to tell, is not entered.

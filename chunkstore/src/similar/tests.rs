@@ -29,12 +29,25 @@ fn the_most_similar_comes_first_then_the_shallower_then_the_newer() {
     index.insert(id(4), &sharing(12), 1);
     index.insert(id(5), &sharing(14), DEPTH_MAX);
     index.insert(id(6), &sketch(|_| 9), 0);
-    let found: Vec<_> = index.find(&wanted).iter().map(|found| (found.id, found.equal, found.depth)).collect();
+    let found: Vec<_> =
+        index.find(&wanted).iter().map(|found| (found.id, found.equal.count_ones(), found.depth)).collect();
     assert_eq!(found, [(id(4), 12, 1), (id(3), 12, 1), (id(2), 12, 3), (id(1), 4, 0)]);
     index.forget(&wanted, id(3));
     assert!(index.find(&wanted).iter().all(|found| found.id != id(3)));
     assert!(index.find(&sketch(|bin| if bin % 2 == 0 { 7 } else { 11 })).is_empty(), "no pair agrees");
     assert!(index.find(&sketch(|_| 0)).is_empty());
+}
+
+#[test]
+fn after_the_most_similar_comes_what_has_the_rest() {
+    let mut index = SimilarityIndex::new(100);
+    let wanted = sketch(|_| 7);
+    let sharing = |shared: std::ops::Range<usize>| sketch(move |bin| if shared.contains(&bin) { 7 } else { 9 });
+    for (n, shared) in [0..10, 0..12, 2..12, 10..16, 12..14].into_iter().enumerate() {
+        index.insert(id(n), &sharing(shared), 0);
+    }
+    let found: Vec<_> = index.find(&wanted).iter().map(|found| found.id).collect();
+    assert_eq!(found, [id(1), id(3), id(2), id(0)]);
 }
 
 #[test]
@@ -113,7 +126,7 @@ proptest! {
             } else {
                 index.insert(id(n), &numbered(n), depth);
                 let found = index.find(&numbered(n));
-                prop_assert!(found.iter().all(|found| found.id == id(n) && found.equal == 16 && found.depth < DEPTH_MAX));
+                prop_assert!(found.iter().all(|found| found.id == id(n) && found.equal == u16::MAX && found.depth < DEPTH_MAX));
                 if depth < DEPTH_MAX {
                     prop_assert!(!found.is_empty());
                 }

@@ -18,8 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shorter chunks are stored whole: what names the bases would be as long as what they save.
 const CHUNK_BYTES_MIN: usize = 1 << 10;
-/// Bases of a delta: on dumps and packed storages the second saves a tenth to a quarter, a third nothing to speak of.
+/// Bases of a delta: a third saves nothing to speak of.
 const BASES_MAX: usize = 2;
+/// A further base has at least so many bins of the chunk that those before it lack: reading and searching one costs as much as the first.
+const GAIN_MIN: u32 = 3;
 
 /// Whether and how chunks are stored as differences.
 pub enum Deltas {
@@ -151,15 +153,14 @@ impl<'a> Delta<'a> {
             ids.into_iter().zip(present).filter_map(|(id, present)| present.then_some(id)).collect();
         let mut chosen = Vec::with_capacity(candidates.len());
         for (candidates, prepared) in candidates.into_iter().zip(prepared) {
-            let (mut there, gone): (Vec<_>, Vec<_>) =
+            let (there, gone): (Vec<_>, Vec<_>) =
                 candidates.into_iter().partition(|candidate| present.contains(&candidate.id));
             for gone in gone.iter().filter(|gone| !gone.is_fresh) {
                 if let Some(sketch) = &prepared.sketch {
                     self.with_index(|index| index.forget(sketch, gone.id));
                 }
             }
-            there.truncate(BASES_MAX);
-            chosen.push(there);
+            chosen.push(worth_reading(there));
         }
         Ok(chosen)
     }
@@ -173,6 +174,38 @@ impl<'a> Delta<'a> {
     }
 }
 
+/// Of candidates in the order of [`SimilarityIndex::find`].
+fn worth_reading(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let mut covered = 0;
+    candidates.retain(|candidate| {
+        let is_worth = covered == 0 || (candidate.equal & !covered).count_ones() >= GAIN_MIN;
+        covered |= if is_worth { candidate.equal } else { 0 };
+        is_worth
+    });
+    candidates.truncate(BASES_MAX);
+    candidates
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_base_has_what_the_first_lacks() {
+        let chosen = |equal: &[u16]| {
+            let candidate = |equal: &u16| Candidate { id: BlobId([0; 32]), depth: 0, equal: *equal, is_fresh: false };
+            let chosen = worth_reading(equal.iter().map(candidate).collect());
+            chosen.iter().map(|candidate| candidate.equal).collect::<Vec<_>>()
+        };
+        assert!(chosen(&[]).is_empty());
+        assert_eq!(chosen(&[0xff]), [0xff]);
+        assert_eq!(chosen(&[0xff, 0xff, 0x3ff]), [0xff], "two bins more are not worth it");
+        assert_eq!(chosen(&[0xff, 0x7f0, 0xf00]), [0xff, 0x7f0]);
+        assert_eq!(chosen(&[0xff, 0xf0, 0x700]), [0xff, 0x700]);
+        assert_eq!(chosen(&[0x3, 0x1c, 0xe0]), [0x3, 0x1c], "two at most");
+    }
 }
