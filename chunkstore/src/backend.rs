@@ -53,6 +53,13 @@ pub trait Backend: Send + Sync {
     /// The whole object; [`Error::Missing`](crate::Error::Missing) if there is none.
     fn get(&self, name: ObjectName) -> Result<Vec<u8>>;
 
+    /// As [`Backend::get`], in the place of what `bytes` hold: for who reads one large object after the other, since memory used again
+    /// costs less than new memory.
+    fn get_into(&self, name: ObjectName, bytes: &mut Vec<u8>) -> Result<()> {
+        *bytes = self.get(name)?;
+        Ok(())
+    }
+
     /// `len` bytes from `offset`; corrupt if the object is shorter.
     fn get_range(&self, name: ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
 

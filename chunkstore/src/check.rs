@@ -154,6 +154,7 @@ impl Check<'_> {
         let gathered = Mutex::new(Gathered::default());
         let (next, done, read) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let work = || -> Result<()> {
+            let mut memory = Vec::new();
             loop {
                 let at = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
                 let Some((pack, chosen)) = packs.get(at).zip(chosen.get(at)) else { return Ok(()) };
@@ -161,11 +162,11 @@ impl Check<'_> {
                     return Err(Error::Interrupted);
                 }
                 if *chosen {
-                    self.check_data(pack, &gathered)?;
+                    self.check_data(pack, &mut memory, &gathered)?;
                     read.fetch_add(1, Ordering::Relaxed);
                     (self.progress)(done.fetch_add(pack.length, Ordering::Relaxed) + pack.length, total);
                 } else {
-                    self.check_structure(pack, &gathered)?;
+                    self.check_structure(pack, &mut memory, &gathered)?;
                 }
             }
         };
@@ -250,7 +251,7 @@ impl Check<'_> {
     }
 
     /// The trailer alone.
-    fn check_structure(&self, pack: &PackRow, gathered: &Mutex<Gathered>) -> Result<()> {
+    fn check_structure(&self, pack: &PackRow, memory: &mut Vec<u8>, gathered: &Mutex<Gathered>) -> Result<()> {
         let backend = self.repository.backend();
         match Trailer::read(backend, pack.id, pack.length, &self.configuration.repository) {
             Ok(trailer) => self.compare_with_index(pack, &trailer.entries, gathered),
@@ -258,7 +259,7 @@ impl Check<'_> {
                 // Its records may be whole: only reading them tells.
                 let reason = damage(e)?;
                 note(&mut lock(gathered).findings, format!("pack {}", pack.id), &reason, false);
-                self.check_data(pack, gathered)
+                self.check_data(pack, memory, gathered)
             }
         }
     }
@@ -278,33 +279,31 @@ impl Check<'_> {
     }
 
     /// Every byte of a pack: its name, and if that fails, record by record.
-    fn check_data(&self, pack: &PackRow, gathered: &Mutex<Gathered>) -> Result<()> {
+    fn check_data(&self, pack: &PackRow, memory: &mut Vec<u8>, gathered: &Mutex<Gathered>) -> Result<()> {
         let name = ObjectName::Pack(pack.id);
         let expected = self.repository.index.entries_of(pack.no)?;
-        let bytes = match self.repository.backend().get(name) {
-            Ok(bytes) => bytes,
-            // Damage, or a medium that no longer gives it up.
-            Err(e) => {
-                let mut gathered = lock(gathered);
-                gathered.damaged_packs.push((pack.id, e.to_string()));
-                gathered.lost.extend(expected.iter().map(|entry| entry.id));
-                return Ok(());
-            }
-        };
-        let matches_name = *blake3::hash(&bytes).as_bytes() == pack.id.0;
-        if matches_name && let Ok(trailer) = Trailer::parse(&bytes, &self.configuration.repository, &name.to_string()) {
+        // Damage, or a medium that no longer gives it up.
+        if let Err(e) = self.repository.backend().get_into(name, memory) {
+            let mut gathered = lock(gathered);
+            gathered.damaged_packs.push((pack.id, e.to_string()));
+            gathered.lost.extend(expected.iter().map(|entry| entry.id));
+            return Ok(());
+        }
+        let bytes = memory.as_slice();
+        let matches_name = *blake3::hash(bytes).as_bytes() == pack.id.0;
+        if matches_name && let Ok(trailer) = Trailer::parse(bytes, &self.configuration.repository, &name.to_string()) {
             self.compare_with_index(pack, &trailer.entries, gathered)?;
         }
         let (mut lost, mut whole) = (Vec::new(), Vec::new());
         for entry in &expected {
-            match self.check_record(&bytes, entry, pack.class) {
+            match self.check_record(bytes, entry, pack.class) {
                 Ok(()) if entry.missing => whole.push(entry.id),
                 Ok(()) => {}
                 Err(e) if e.is_damage() => lost.push(entry.id),
                 Err(e) => return Err(e),
             }
         }
-        let mended = !matches_name && lost.is_empty() && self.make_again(pack, &bytes, &expected)?;
+        let mended = !matches_name && lost.is_empty() && self.make_again(pack, bytes, &expected)?;
         let mut gathered = lock(gathered);
         if mended {
             let reason = "its bytes did not match its name; it was made again from its records, which are whole";

@@ -150,6 +150,12 @@ impl Backend for Directory {
         fs::read(self.path(name)).map_err(|e| read_error(name, e))
     }
 
+    fn get_into(&self, name: ObjectName, bytes: &mut Vec<u8>) -> Result<()> {
+        bytes.clear();
+        let read = File::open(self.path(name)).and_then(|mut file| file.read_to_end(bytes));
+        read.map(drop).map_err(|e| read_error(name, e))
+    }
+
     fn get_range(&self, name: ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
         let mut file = File::open(self.path(name)).map_err(|e| read_error(name, e))?;
         let end = file.metadata().map_err(|e| read_error(name, e))?.len();
