@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 #[derive(Parser)]
 #[command(about = "Measures Nightkeep and its peers on the same corpora in the same run")]
 struct Arguments {
-    /// Scale of the corpora: 1 is a dump of 494 MB and a tree of 98,000 files
+    /// Scale of the corpora: 1 is a dump of 441 MB and a tree of 98,000 files
     #[arg(long, default_value_t = 0.25)]
     size: f64,
     /// Only corpora whose name contains this: dump, storage, tree, tiny, logs, noise

@@ -36,7 +36,7 @@ impl Leased {
         self.repository.put_exact_for(record, capsule, &self.lease, true)
     }
 
-    /// As [`Leased::put_exact`], of what another repository has too and is asked for first: memory need not hold it.
+    /// As [`Leased::put_exact`], of what another repository has had before: who reads it soon reads it there, so memory need not hold it.
     pub fn put_copy(&self, record: Record, capsule: &Capsule) -> Result<()> {
         self.repository.put_exact_for(record, capsule, &self.lease, false)
     }
