@@ -5,7 +5,6 @@ use crate::measure::{Measurement, high_water};
 use crate::peer::Peer;
 use chunkstore::codec::Opener;
 use chunkstore::key::{self, Credential};
-use chunkstore::list::Item;
 use chunkstore::reader::Reader;
 use chunkstore::repository::{Access, Repository};
 use chunkstore::store::Store;
@@ -160,7 +159,7 @@ pub fn decode(repository: &Path, password: &str, name: &str) -> chunkstore::Resu
 fn links(reader: &Reader, content: &Content) -> chunkstore::Result<Vec<chunkstore::id::Reference>> {
     let mut links = Vec::new();
     reader.items(content, 0..content.size(), &mut |_, item| {
-        links.extend(if let Item::Chunk { link, .. } = item { Some(link) } else { None });
+        links.extend(item.slice().map(|slice| slice.link));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(links)

@@ -5,6 +5,8 @@ use crate::error::{Error, Result};
 use crate::id::RepositoryId;
 
 const MAGIC: &[u8; 8] = b"NKrepo\0\x01";
+/// A bit of what a program must know to read and to check.
+const SLICES: u64 = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Suite {
@@ -27,6 +29,8 @@ pub struct ChunkSizes {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Configuration {
+    /// Small files may share chunks. Not so in repositories from before that was possible.
+    pub slices: bool,
     pub repository: RepositoryId,
     /// Nanoseconds since 1970.
     pub created: i64,
@@ -42,20 +46,22 @@ impl Configuration {
     /// The defaults of a new repository.
     pub fn new(repository: RepositoryId, created: i64) -> Self {
         Configuration {
+            slices: true,
             repository,
             created,
             suite: Suite::Aes256Gcm,
             kem: Kem::XWing,
             chunk_sizes: ChunkSizes { min: 16 << 10, average: 64 << 10, max: 256 << 10 },
             pack_bytes_target: 32 << 20,
-            inline_bytes_max: 2048,
+            inline_bytes_max: 128,
             grace_seconds: 14 * 86_400,
         }
     }
 
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Encoder::new();
-        body.u64(0).u64(0).u64(0).raw(&self.repository.0).i64(self.created);
+        let to_read = if self.slices { SLICES } else { 0 };
+        body.u64(to_read).u64(0).u64(to_read).raw(&self.repository.0).i64(self.created);
         body.u8(self.suite as u8).u8(self.kem as u8).u8(1);
         body.u32(self.chunk_sizes.min).u32(self.chunk_sizes.average).u32(self.chunk_sizes.max);
         body.u32(self.pack_bytes_target).u32(self.inline_bytes_max).u64(self.grace_seconds);
@@ -79,10 +85,15 @@ impl Configuration {
         if d.u32()? as usize != d.remaining() {
             return Err(d.corrupt("its length is wrong"));
         }
-        if d.u64()? | d.u64()? | d.u64()? != 0 {
+        let (to_read, to_write, to_check) = (d.u64()?, d.u64()?, d.u64()?);
+        if (to_read | to_check) & !SLICES != 0 || to_write != 0 {
             return Err(Error::Unsupported { object: object.into(), reason: "it needs a newer program".into() });
         }
+        if to_read != to_check {
+            return Err(d.corrupt("what is needed to read it is not what is needed to check it"));
+        }
         let configuration = Configuration {
+            slices: to_read == SLICES,
             repository: RepositoryId(d.array()?),
             created: d.i64()?,
             suite: match d.u8()? {

@@ -6,6 +6,7 @@
 use crate::coding::{Decoder, Encoder};
 use crate::error::Result;
 use crate::id::{BlobId, HalfTag, Reference};
+use crate::record::CONTENT_BYTES_MAX;
 
 /// The highest level of a list or tree.
 pub const LEVELS_MAX: u8 = 8;
@@ -16,6 +17,7 @@ pub const NODE_ITEMS_MAX: usize = 65_536;
 const HOLE: u8 = 0;
 const CHUNK: u8 = 1;
 const LIST: u8 = 2;
+const SLICE: u8 = 3;
 
 /// A piece of a file's content, in order; offsets are the sums of the lengths before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,13 +35,42 @@ pub enum Item {
         len: u64,
         link: Reference,
     },
+    Slice(Slice),
+}
+
+/// A part of a chunk that several files share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slice {
+    pub len: u64,
+    /// Where it begins in the chunk.
+    pub offset: u64,
+    /// The chunk.
+    pub link: Reference,
+    /// Of these bytes as if they were a chunk of their own: the chunk's, if they are all of it.
+    pub tag: HalfTag,
+}
+
+impl Slice {
+    /// Whether it is all of its chunk.
+    pub fn is_whole(&self) -> bool {
+        self.tag == self.link.tag
+    }
+
+    /// Its bytes, if `chunk` can be the chunk: long enough, and no longer if it is meant as a whole.
+    pub fn of<'c>(&self, chunk: &'c [u8]) -> Option<&'c [u8]> {
+        let begin = usize::try_from(self.offset).ok()?;
+        let bytes = chunk.get(begin..)?.get(..usize::try_from(self.len).ok()?)?;
+        (!self.is_whole() || bytes.len() == chunk.len()).then_some(bytes)
+    }
 }
 
 impl Item {
     /// How many bytes of the file it covers.
     pub fn covers(&self) -> u64 {
         match *self {
-            Item::Hole { len } | Item::Chunk { len, .. } | Item::List { len, .. } => len,
+            Item::Hole { len } | Item::Chunk { len, .. } | Item::List { len, .. } | Item::Slice(Slice { len, .. }) => {
+                len
+            }
         }
     }
 
@@ -47,7 +78,16 @@ impl Item {
     pub fn link(&self) -> Option<Reference> {
         match *self {
             Item::Hole { .. } => None,
-            Item::Chunk { link, .. } | Item::List { link, .. } => Some(link),
+            Item::Chunk { link, .. } | Item::List { link, .. } | Item::Slice(Slice { link, .. }) => Some(link),
+        }
+    }
+
+    /// The part of a chunk that it reads as: of one that it names alone, all. A hole and a list have none.
+    pub fn slice(&self) -> Option<Slice> {
+        match *self {
+            Item::Chunk { len, link } => Some(Slice { len, offset: 0, link, tag: link.tag }),
+            Item::Slice(slice) => Some(slice),
+            Item::Hole { .. } | Item::List { .. } => None,
         }
     }
 
@@ -56,6 +96,9 @@ impl Item {
             Item::Hole { len } => e.u8(HOLE).varint(*len),
             Item::Chunk { len, link } => encode_reference(link, e.u8(CHUNK).varint(*len)),
             Item::List { len, link } => encode_reference(link, e.u8(LIST).varint(*len)),
+            Item::Slice(Slice { len, offset, link, tag }) => {
+                encode_reference(link, e.u8(SLICE).varint(*len).varint(*offset)).raw(&tag.0)
+            }
         };
     }
 
@@ -69,6 +112,13 @@ impl Item {
             (HOLE, 0) => Ok(Item::Hole { len }),
             (CHUNK, 0) => Ok(Item::Chunk { len, link: decode_reference(d)? }),
             (LIST, 1..) => Ok(Item::List { len, link: decode_reference(d)? }),
+            (SLICE, 0) => {
+                let offset = d.varint()?;
+                if offset.saturating_add(len) > CONTENT_BYTES_MAX as u64 {
+                    return Err(d.corrupt("a slice reaches beyond any chunk"));
+                }
+                Ok(Item::Slice(Slice { len, offset, link: decode_reference(d)?, tag: HalfTag(d.array()?) }))
+            }
             _ => Err(d.corrupt(format!("an item of kind {kind} at level {level}"))),
         }
     }
@@ -158,10 +208,21 @@ pub(crate) mod strategy {
         (0u32..46, any::<u64>()).prop_map(|(shift, n)| (n >> (18 + shift)).max(1))
     }
 
+    fn slice() -> impl Strategy<Value = Slice> {
+        let place = (1..=CONTENT_BYTES_MAX as u64).prop_flat_map(|end| (1..=end, Just(end)));
+        (place, link(), any::<[u8; 16]>()).prop_map(|((len, end), link, tag)| Slice {
+            len,
+            offset: end - len,
+            link,
+            tag: HalfTag(tag),
+        })
+    }
+
     pub fn item() -> impl Strategy<Value = Item> {
         prop_oneof![
             length().prop_map(|len| Item::Hole { len }),
             (length(), link()).prop_map(|(len, link)| Item::Chunk { len, link }),
+            slice().prop_map(Item::Slice),
         ]
     }
 
@@ -242,11 +303,31 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_is_taken_from_a_chunk_that_has_it() {
+        let slice = |offset, len, tag| Slice { len, offset, link: reference(1), tag: HalfTag([tag; 16]) };
+        assert_eq!(slice(1, 3, 2).of(b"01234"), Some(&b"123"[..]));
+        assert_eq!(slice(2, 3, 2).of(b"01234"), Some(&b"234"[..]));
+        assert_eq!(slice(3, 3, 2).of(b"01234"), None);
+        assert_eq!(slice(6, 1, 2).of(b"01234"), None);
+        assert_eq!(slice(u64::MAX, 1, 2).of(b"01234"), None);
+        let chunk = Item::Chunk { len: 5, link: reference(1) };
+        assert_eq!(chunk.slice(), Some(slice(0, 5, 1)));
+        assert_eq!(slice(0, 5, 1).of(b"01234"), Some(&b"01234"[..]));
+        assert_eq!(slice(0, 4, 1).of(b"01234"), None, "all of a chunk is no less than it");
+        assert_eq!(Item::Slice(slice(1, 3, 2)).slice(), Some(slice(1, 3, 2)));
+        assert_eq!(Item::Hole { len: 1 }.slice(), None);
+        assert_eq!(Item::List { len: 1, link: reference(1) }.slice(), None);
+    }
+
+    #[test]
     fn known_bytes() {
         let list = List { level: 0, items: vec![Item::Hole { len: 300 }, Item::Chunk { len: 5, link: reference(7) }] };
         let mut bytes = vec![0, 2, 0, 0xac, 2, 1, 5];
         bytes.extend([7; 48]);
         assert_eq!(list.encode(), bytes);
+        let slice = Slice { len: 5, offset: 300, link: reference(7), tag: HalfTag([8; 16]) };
+        let sliced = List { level: 0, items: vec![Item::Slice(slice)] };
+        assert_eq!(sliced.encode(), [&[0, 1, 3, 5, 0xac, 2][..], &[7; 48], &[8; 16]].concat());
         let upper = List { level: 3, items: vec![Item::List { len: 1, link: reference(9) }] };
         assert_eq!(upper.encode(), [&[3, 1, 2, 1][..], &[9; 48]].concat());
     }
@@ -265,7 +346,13 @@ mod tests {
         assert!(refused(&encoded(1, vec![Item::Hole { len: 1 }])), "a hole above level 0");
         assert!(refused(&encoded(9, vec![Item::List { len: 1, link }])), "too high");
         assert!(refused(&encoded(0, vec![Item::Hole { len: u64::MAX }, Item::Hole { len: 1 }])), "overflow");
-        assert!(refused(&[0, 1, 3, 1]), "unknown kind");
+        let slice = |len, offset| Item::Slice(Slice { len, offset, link, tag: link.tag });
+        assert!(!refused(&encoded(0, vec![slice(16 << 20, 0)])));
+        assert!(refused(&encoded(0, vec![slice(16 << 20, 1)])), "beyond any chunk");
+        assert!(refused(&encoded(0, vec![slice(1, u64::MAX)])), "beyond any chunk");
+        assert!(refused(&encoded(0, vec![slice(0, 1)])), "no length");
+        assert!(refused(&encoded(1, vec![slice(1, 1)])), "a slice above level 0");
+        assert!(refused(&[0, 1, 4, 1]), "unknown kind");
         assert!(!refused(&encoded(0, vec![Item::Hole { len: 1 }; NODE_ITEMS_MAX])));
         assert!(refused(&encoded(0, vec![Item::Hole { len: 1 }; NODE_ITEMS_MAX + 1])), "too many");
         assert!(refused(&[0, 0xff, 0xff, 0xff, 0xff, 0x0f]), "a count is no reason to allocate");

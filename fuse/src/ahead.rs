@@ -110,16 +110,14 @@ fn work(reader: &Current, jobs: &Receiver<Job>) {
 fn fetch(reader: &Reader, content: &Content, range: Range<u64>) -> chunkstore::Result<()> {
     let mut links = Vec::new();
     reader.items(content, range, &mut |_, item| {
-        if let Item::Chunk { link, .. } = item {
-            links.push(link);
-        }
+        links.extend(item.slice().map(|slice| slice.link));
         Ok(ControlFlow::Continue(()))
     })?;
     links.retain(|link| !reader.is_at_hand(link));
     reader.shared(&links).map(drop)
 }
 
-/// The chunks that end in a range.
+/// The chunks that end in a range. One that files share is still of use to its other files.
 fn let_go(reader: &Reader, content: &Content, range: Range<u64>) -> chunkstore::Result<()> {
     let (mut links, end) = (Vec::new(), range.end);
     reader.items(content, range, &mut |at, item| {

@@ -7,7 +7,6 @@ use crate::notices::Notices;
 use crate::number;
 use crate::skeleton::{Kind, Skeleton};
 use crate::tree::{Answer, Directory, Failure, Files, Line};
-use chunkstore::list::Item;
 use chunkstore::tree::{Attributes, Content, Node};
 use fuser::{
     AccessFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags,
@@ -180,7 +179,7 @@ impl Mounted {
         }
         let mut found = None;
         self.files.reader().items(content, offset..content.size(), &mut |at, item| {
-            if matches!(item, Item::Chunk { .. }) == data_is_wanted {
+            if item.slice().is_some() == data_is_wanted {
                 found = Some(at.max(offset));
                 return Ok(ControlFlow::Break(()));
             }

@@ -452,8 +452,11 @@ class Configuration:
             c.fail("wrong length")
         if blake3(data[:-32]) != data[-32:]:
             c.fail("checksum does not match")
-        if any(c.u64() for _ in range(3)):
+        to_read, to_write, to_check = c.u64(), c.u64(), c.u64()
+        if (to_read | to_check) > 1 or to_write:
             c.fail("needs a newer program")
+        if to_read != to_check:
+            c.fail("what is needed to read it is not what is needed to check it")
         self.raw, self.repository = data, c.take(16)
         self.created, self.suite, self.kem, self.chunker = c.time(), c.u8(), c.u8(), c.u8()
         if self.suite not in (1, 2) or self.kem not in KEMS or self.chunker != 1:
@@ -714,12 +717,17 @@ FLAGS_KEPT = 0x8 | 0x10 | 0x20 | 0x40 | 0x80
 
 
 def items(c, kinds):
+    """(kind, length, reference, slice) of each: a hole has no reference, only a slice has its offset and half tag."""
     out = []
     for _ in range(c.count(65536)):
         kind, length = c.u8(), c.varint()
         if kind not in kinds or length == 0:
             c.fail("item of kind %d and length %d" % (kind, length))
-        out.append((kind, length, None if kind == 0 else c.take(REF)))
+        offset = c.varint() if kind == 3 else 0
+        if kind == 3 and offset + length > 16 * MIB:
+            c.fail("slice of %d bytes at %d" % (length, offset))
+        reference = None if kind == 0 else c.take(REF)
+        out.append((kind, length, reference, (offset, c.take(16)) if kind == 3 else None))
     return out
 
 
@@ -728,7 +736,7 @@ def parse_list(content, what):
     level = c.u8()
     if level > 8:
         c.fail("level %d" % level)
-    out = items(c, (0, 1) if level == 0 else (2,))
+    out = items(c, (0, 1, 3) if level == 0 else (2,))
     c.end()
     if not out:
         c.fail("empty list node")
@@ -772,8 +780,8 @@ class Entry:
                     c.fail("inline file of %d bytes" % self.size)
                 self.inline = c.take(self.size)
             elif form == 1:
-                self.items = items(c, (0, 1))
-                if not self.items or sum(length for _, length, _ in self.items) != self.size:
+                self.items = items(c, (0, 1, 3))
+                if not self.items or sum(length for _, length, _, _ in self.items) != self.size:
                     c.fail("no items, or their lengths do not sum to the size")
             elif form == 2:
                 self.node = c.take(REF)
@@ -816,12 +824,12 @@ def parse_tree(content, what):
 def links_named(kind, content, what):
     """The ids that a node's content names."""
     if kind == LIST:
-        return {ref[:32] for _, _, ref in parse_list(content, what)[1] if ref}
+        return {ref[:32] for _, _, ref, _ in parse_list(content, what)[1] if ref}
     if kind == TREE:
         level, out = parse_tree(content, what)
         if level:
             return {ref[:32] for _, ref in out}
-        return {e.node[:32] for e in out if e.node} | {ref[:32] for e in out for _, _, ref in e.items or () if ref}
+        return {e.node[:32] for e in out if e.node} | {ref[:32] for e in out for _, _, ref, _ in e.items or () if ref}
     return set()
 
 
@@ -1115,24 +1123,33 @@ class Repository:
             if entry.inline:
                 yield len(entry.inline), entry.inline
             return
-        total, stack = 0, [(2, entry.size, entry.node, None)] if entry.node else [(*i, None) for i in reversed(entry.items)]
+        total, stack = 0, [(2, entry.size, entry.node, None, None)] if entry.node else [(*i, None) for i in reversed(entry.items)]
         while stack:
-            kind, length, name, level = stack.pop()
+            kind, length, name, part, level = stack.pop()
             if kind == 2:
                 found, out = parse_list(self.content(name, LIST), "list %s" % name[:32].hex())
                 if level is not None and found != level:
                     raise Damage("list %s: level %d where %d belongs" % (name[:32].hex(), found, level))
-                if sum(size for _, size, _ in out) != length:
+                if sum(size for _, size, _, _ in out) != length:
                     raise Damage("list %s: lengths do not sum to what its parent says" % name[:32].hex())
                 stack += [(*item, found - 1) for item in reversed(out)]
                 continue
             total += length
             data = None if kind == 0 else self.content(name, CHUNK)
+            if part:
+                data = self.part(data, length, name, *part)
             if data is not None and len(data) != length:
                 raise Damage("chunk %s: %d bytes where %d belong" % (name[:32].hex(), len(data), length))
             yield length, data
         if total != entry.size:
             raise Damage("file %r: %d bytes of content, size %d" % (entry.name, total, entry.size))
+
+    def part(self, chunk, length, name, offset, half):
+        """A slice of a chunk; of all of it, if their tags are the same."""
+        data = chunk[offset : offset + length]
+        if blake3_keyed(self.key_tag, bytes((CHUNK,)) + data)[:16] != half or (half == name[32:] and data != chunk):
+            raise Damage("chunk %s: no such %d bytes at %d" % (name[:32].hex(), length, offset))
+        return data
 
     def walk(self, root):
         """(path, entry) of everything below a tree node, parents first, names in order."""

@@ -3,7 +3,6 @@
 use super::{AFFECTED_MAX, Affected, Check, CheckOutcome};
 use crate::error::Result;
 use crate::id::{BlobId, Reference};
-use crate::list::Item;
 use crate::reader::Reader;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -87,8 +86,8 @@ impl AffectedWalk<'_> {
         }
         let mut whole = true;
         let visited = reader.items(content, 0..u64::MAX, &mut |_, item| {
-            if let Item::Chunk { link, .. } = item
-                && !self.is_whole(link)?
+            if let Some(slice) = item.slice()
+                && !self.is_whole(slice.link)?
             {
                 whole = false;
                 return Ok(ControlFlow::Break(()));

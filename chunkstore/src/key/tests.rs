@@ -62,6 +62,7 @@ impl Backend for Shelf {
 /// Every field by name, so that a new default does not change what was made with these.
 fn configuration() -> Configuration {
     Configuration {
+        slices: false,
         repository: REPOSITORY,
         created: 1_700_000_000_000_000_000,
         suite: Suite::Aes256Gcm,

@@ -104,16 +104,10 @@ impl Reader {
                         .map_err(|_| Error::invalid("a hole", "it is longer than memory can be"))?;
                     bytes.resize(bytes.len() + zeros, 0);
                 }
-                Item::Chunk { len, link } | Item::List { len, link } => {
-                    let content = match contents.get(link) {
-                        Some(Ok(content)) => Arc::clone(content),
-                        // Only the failed one is taken out, so that its reason can be handed on.
-                        _ => contents.remove(link).unwrap_or_else(|| Err(damaged(link.id, "it was not read")))?,
-                    };
-                    if content.len() as u64 != *len {
-                        return Err(damaged(link.id, format!("it is not the {len} bytes that its file announces")));
-                    }
-                    append(&content, *at, range, bytes);
+                _ => {
+                    let slice =
+                        item.slice().ok_or_else(|| Error::invalid("a file's content", "a list was not entered"))?;
+                    append(self.part(&slice, &mut contents)?, *at, range, bytes);
                 }
             }
         }
@@ -174,7 +168,7 @@ impl Reader {
 }
 
 fn data(items: &[Item]) -> u64 {
-    let chunks = items.iter().filter(|item| matches!(item, Item::Chunk { .. }));
+    let chunks = items.iter().filter(|item| item.slice().is_some());
     chunks.fold(0u64, |sum, item| sum.saturating_add(item.covers()))
 }
 

@@ -4,9 +4,11 @@
 //! in the order asked, so whoever waits for several waits for the last one first and is woken once.
 //! Lock order: those being loaded, then the cache.
 
-use super::{Reader, lock};
+use super::{Reader, damaged, lock};
 use crate::error::Result;
 use crate::id::Reference;
+use crate::list::Slice;
+use crate::record::Kind;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -48,6 +50,45 @@ impl Reader {
             found.insert(link, content);
         }
         Ok(found)
+    }
+
+    /// The bytes of parts of chunks, in order, each as long as it says or an error. Chunks that are read in part are kept in the
+    /// cache, since their other parts are likely to be wanted next.
+    pub fn slices(&self, slices: &[Slice]) -> Result<Vec<Result<Vec<u8>>>> {
+        let links: Vec<Reference> = slices.iter().map(|slice| slice.link).collect();
+        if slices.iter().all(Slice::is_whole) {
+            let fitting = |(chunk, slice): (Result<Vec<u8>>, &Slice)| {
+                let chunk = chunk?;
+                self.cut(slice, &chunk)?;
+                Ok(chunk)
+            };
+            return Ok(self.chunks(&links)?.into_iter().zip(slices).map(fitting).collect());
+        }
+        let mut contents = self.shared(&links)?;
+        Ok(slices.iter().map(|slice| self.part(slice, &mut contents).map(<[u8]>::to_vec)).collect())
+    }
+
+    /// The bytes of a slice, out of contents that were asked for. An error is handed on once.
+    pub(super) fn part<'c>(&self, slice: &Slice, contents: &'c mut Contents) -> Result<&'c [u8]> {
+        let link = slice.link;
+        let failed = if matches!(contents.get(&link), Some(Ok(_))) { None } else { contents.remove(&link) };
+        match (contents.get(&link), failed) {
+            (Some(Ok(chunk)), _) => self.cut(slice, chunk),
+            (_, Some(Err(error))) => Err(error),
+            _ => Err(damaged(link.id, "it was not read")),
+        }
+    }
+
+    /// The bytes of a slice out of its chunk, if they are what their tag says.
+    pub fn cut<'c>(&self, slice: &Slice, chunk: &'c [u8]) -> Result<&'c [u8]> {
+        let bytes = slice.of(chunk).ok_or_else(|| {
+            damaged(slice.link.id, format!("it has not the {} bytes that its file announces", slice.len))
+        })?;
+        if slice.is_whole() || self.opener.tag(Kind::Chunk, bytes).half() == slice.tag {
+            Ok(bytes)
+        } else {
+            Err(damaged(slice.link.id, format!("the {} bytes at {} are not its file's", slice.len, slice.offset)))
+        }
     }
 
     /// Whether a chunk need not be fetched now: it is in the cache, or on its way there.

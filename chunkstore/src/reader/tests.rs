@@ -8,7 +8,7 @@ mod places;
 
 use super::*;
 use crate::codec::Sealer;
-use crate::list::Item;
+use crate::list::{Item, Slice};
 use crate::store::memory::MemoryStore;
 use crate::tree::{Attributes, Content, Entry, Node as EntryNode, strategy};
 use crate::writer::{BlobWriter, ListBuilder, TreeBuilder};
@@ -245,6 +245,36 @@ fn holes_of_any_length_and_inline_content() {
     assert!(reader.read_at(&inline, 6, 1).unwrap().is_empty());
     assert!(reader.read_at(&inline, u64::MAX, 1).unwrap().is_empty());
     assert!(all_items(&reader, &inline, 0..6).unwrap().is_empty());
+}
+
+#[test]
+fn files_that_share_a_chunk_are_read_from_it() {
+    let s = Setup::new();
+    let files = [&b"one"[..], b"and two", b"three"];
+    let Item::Chunk { link, .. } = s.chunk(&files.concat()) else { panic!() };
+    let tag = |content: &[u8]| s.store.opener().tag(Kind::Chunk, content).half();
+    let slice = |offset, content: &[u8]| Slice { len: content.len() as u64, offset, link, tag: tag(content) };
+    let slices = [slice(0, files[0]), slice(3, files[1]), slice(10, files[2])];
+    let reader = s.reader();
+    s.store.take_read();
+    for (slice, file) in slices.iter().zip(files) {
+        let content = Content::Items { size: slice.len, items: vec![Item::Slice(*slice)] };
+        assert_eq!(reader.read_at(&content, 0, 100).unwrap(), file);
+        assert_eq!(reader.read_at(&content, 1, 2).unwrap(), file[1..3]);
+        assert_eq!(reader.data_bytes(&content, 0).unwrap(), slice.len);
+    }
+    assert_eq!(s.store.take_read().len(), 1, "it is opened once");
+    let read: Vec<Vec<u8>> = reader.slices(&slices).unwrap().into_iter().map(Result::unwrap).collect();
+    assert_eq!(read, files);
+    let whole = Item::Chunk { len: 15, link }.slice().unwrap();
+    assert_eq!(reader.slices(&[whole]).unwrap().pop().unwrap().unwrap(), files.concat());
+    // What a file is not is never given out as it.
+    let wrong = [slice(1, files[0]), Slice { len: 6, ..slices[2] }, Slice { len: 14, ..whole }];
+    for wrong in wrong {
+        let content = Content::Items { size: wrong.len, items: vec![Item::Slice(wrong)] };
+        assert!(matches!(reader.read_at(&content, 0, 1), Err(Error::Corrupt { .. })), "{wrong:?}");
+        assert!(matches!(reader.slices(&[wrong]).unwrap().pop().unwrap(), Err(Error::Corrupt { .. })), "{wrong:?}");
+    }
 }
 
 #[test]

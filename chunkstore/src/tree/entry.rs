@@ -78,6 +78,17 @@ impl Content {
         }
     }
 
+    /// Whether both are the same bytes as far as their names tell, wherever those lie.
+    pub fn is_same(&self, other: &Content) -> bool {
+        let names = |item: &Item| (item.covers(), item.slice().map(|slice| slice.tag), item.link().is_none());
+        match (self, other) {
+            (Content::Items { items, .. }, Content::Items { items: others, .. }) => {
+                items.iter().map(names).eq(others.iter().map(names))
+            }
+            _ => self == other,
+        }
+    }
+
     /// The blobs that it names, in order, with duplicates.
     pub fn links(&self) -> Vec<BlobId> {
         match self {
@@ -319,7 +330,8 @@ fn decode_hard_link(d: &mut Decoder<'_>) -> Result<Option<HardLink>> {
 mod tests {
     use super::super::strategy;
     use super::*;
-    use crate::list::{NODE_ITEMS_MAX, damage};
+    use crate::id::HalfTag;
+    use crate::list::{NODE_ITEMS_MAX, Slice, damage};
     use proptest::prelude::*;
 
     fn decode(bytes: &[u8]) -> Result<Entry> {
@@ -456,6 +468,23 @@ mod tests {
         assert!(!accepted(&file(Content::List { size: 0, root: Reference::default() })));
         assert!(accepted(&file(Content::Inline(vec![0; 64 << 10]))));
         assert!(!accepted(&file(Content::Inline(vec![0; (64 << 10) + 1]))));
+    }
+
+    #[test]
+    fn the_same_bytes_may_lie_elsewhere() {
+        let reference = |byte: u8| Reference { id: BlobId([byte; 32]), tag: HalfTag([byte; 16]) };
+        let items = |items: &[Item]| Content::Items { size: list::total(items).unwrap(), items: items.to_vec() };
+        let slice = |len, chunk, tag| {
+            items(&[Item::Slice(Slice { len, offset: 7, link: reference(chunk), tag: HalfTag([tag; 16]) })])
+        };
+        assert!(slice(5, 1, 3).is_same(&slice(5, 2, 3)));
+        assert!(!slice(5, 1, 3).is_same(&slice(5, 1, 4)));
+        assert!(!slice(5, 1, 3).is_same(&slice(6, 1, 3)));
+        let chunk = Item::Chunk { len: 5, link: reference(3) };
+        assert!(slice(5, 1, 3).is_same(&items(&[chunk])));
+        assert!(!slice(5, 1, 3).is_same(&items(&[chunk, chunk])));
+        assert!(!items(&[chunk]).is_same(&items(&[Item::Hole { len: 5 }])));
+        assert!(!slice(5, 1, 3).is_same(&Content::Inline(vec![0; 5])));
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl ListBuilder {
         ListBuilder::default()
     }
 
-    /// A hole or a chunk; none may be empty.
+    /// A hole, a chunk or a slice; none may be empty.
     pub fn push(&mut self, item: Item, writer: &BlobWriter<'_>) -> Result<()> {
         let refused = |reason: &str| Error::invalid("a file's content", reason);
         if item.covers() == 0 {
@@ -46,7 +46,7 @@ impl ListBuilder {
                 self.hole += len;
                 Ok(())
             }
-            Item::Chunk { .. } => {
+            Item::Chunk { .. } | Item::Slice(_) => {
                 self.end_hole(writer)?;
                 self.append(0, item, writer)
             }

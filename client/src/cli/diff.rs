@@ -230,8 +230,11 @@ fn change(left: &Entry, right: &Entry) -> Option<Change> {
     if std::mem::discriminant(&left.node) != std::mem::discriminant(&right.node) {
         return Some(Change::Type);
     }
-    let directory = matches!(left.node, Node::Directory(_));
-    if !directory && left.node != right.node {
+    let is_same = match (&left.node, &right.node) {
+        (Node::File(left), Node::File(right)) => left.is_same(right),
+        (left, right) => matches!(left, Node::Directory(_)) || left == right,
+    };
+    if !is_same {
         return Some(Change::Content);
     }
     (significant(&left.attributes) != significant(&right.attributes)).then_some(Change::Attributes)

@@ -3,8 +3,7 @@
 use super::Outcome;
 use super::archive::{self, Map};
 use crate::monitor::Monitor;
-use chunkstore::id::Reference;
-use chunkstore::list::Item;
+use chunkstore::list::{Item, Slice};
 use chunkstore::reader::Reader;
 use chunkstore::tree::Content;
 use chunkstore::{Error, Result};
@@ -31,14 +30,15 @@ const THREADS_MIN: usize = 4;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 type Answer = Result<Vec<Result<Vec<u8>>>>;
-type Request = (Vec<Reference>, Sender<Answer>);
+type Request = (Vec<Slice>, Sender<Answer>);
 
 /// What comes next in the output.
 enum Piece {
     Bytes(Vec<u8>),
     Zeros(u64),
+    /// So many bytes of chunks or parts of them.
     Chunks {
-        lens: Vec<u64>,
+        bytes: u64,
         answer: Receiver<Answer>,
     },
     /// Of a file that is held back until it is known to be whole: header, content, padding. An error of the walk makes it
@@ -61,7 +61,7 @@ impl Piece {
         match self {
             Piece::Bytes(bytes) => bytes.len() as u64,
             Piece::Zeros(_) | Piece::Link { .. } => 0,
-            Piece::Chunks { lens, .. } => lens.iter().sum(),
+            Piece::Chunks { bytes, .. } => *bytes,
             Piece::Whole { pieces, .. } => pieces.iter().map(Piece::bytes).sum(),
         }
     }
@@ -105,9 +105,9 @@ impl<'a> Stream<'a> {
             for _ in 0..threads {
                 let queue = queue.clone();
                 scope.spawn(move || {
-                    for (links, answer) in queue {
+                    for (slices, answer) in queue {
                         // Nobody waits for it any more after an error.
-                        let _ = answer.send(reader.chunks(&links));
+                        let _ = answer.send(reader.slices(&slices));
                     }
                 });
             }
@@ -198,19 +198,17 @@ impl<'a> Stream<'a> {
         let group = &mut Group::default();
         let (reader, size) = (self.reader, content.size());
         reader.items(content, 0..size, &mut |offset, item| {
-            let (len, link) = match item {
-                Item::Hole { len } => (len, None),
-                Item::Chunk { len, link } if len <= CHUNK_BYTES_MAX => (len, Some(link)),
-                _ => return Err(Error::corrupt("a list of chunks", "an item is out of place")),
-            };
+            let (len, slice) = (item.covers(), item.slice());
+            if slice.is_some_and(|slice| slice.len > CHUNK_BYTES_MAX) || matches!(item, Item::List { .. }) {
+                return Err(Error::corrupt("a list of chunks", "an item is out of place"));
+            }
             if offset != expected || size - expected < len {
                 return Err(Error::corrupt("a list of chunks", "it does not cover its file"));
             }
             expected += len;
-            let is_hole = link.is_none();
-            if let Some(link) = link {
-                group.links.push(link);
-                group.lens.push(len);
+            let is_hole = slice.is_none();
+            if let Some(slice) = slice {
+                group.slices.push(slice);
                 group.bytes += len;
             }
             if is_hole || group.bytes >= GROUP_BYTES_MAX {
@@ -226,14 +224,14 @@ impl<'a> Stream<'a> {
     }
 
     fn request(&mut self, group: &mut Group, push: &mut dyn FnMut(&mut Stream<'a>, Piece) -> Result<()>) -> Result<()> {
-        let Group { links, lens, .. } = std::mem::take(group);
-        if links.is_empty() {
+        let Group { slices, bytes } = std::mem::take(group);
+        if slices.is_empty() {
             return Ok(());
         }
         let (sender, answer) = bounded(1);
         // The threads live as long as the stream.
-        let _ = self.requests.send((links, sender));
-        push(self, Piece::Chunks { lens, answer })
+        let _ = self.requests.send((slices, sender));
+        push(self, Piece::Chunks { bytes, answer })
     }
 
     fn push(&mut self, piece: Piece) -> Result<()> {
@@ -271,8 +269,8 @@ impl<'a> Stream<'a> {
                 }
                 Ok(())
             }
-            Piece::Chunks { lens, answer } => {
-                for chunk in contents(&lens, &answer)? {
+            Piece::Chunks { bytes, answer } => {
+                for chunk in contents(bytes, &answer)? {
                     self.count_bytes(chunk.len() as u64);
                     self.out.write_all(&chunk).map_err(written)?;
                 }
@@ -318,33 +316,26 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Chunks of one request.
+/// What one request asks for.
 #[derive(Default)]
 struct Group {
-    links: Vec<Reference>,
-    lens: Vec<u64>,
+    slices: Vec<Slice>,
     bytes: u64,
 }
 
 /// A piece without anything left to wait for.
 fn ready(piece: Piece) -> Result<Vec<Piece>> {
     match piece {
-        Piece::Chunks { lens, answer } => Ok(contents(&lens, &answer)?.into_iter().map(Piece::Bytes).collect()),
+        Piece::Chunks { bytes, answer } => Ok(contents(bytes, &answer)?.into_iter().map(Piece::Bytes).collect()),
         piece => Ok(vec![piece]),
     }
 }
 
 /// The answer to a request, if all of it is there and as long as was recorded.
-fn contents(lens: &[u64], answer: &Receiver<Answer>) -> Result<Vec<Vec<u8>>> {
+fn contents(bytes: u64, answer: &Receiver<Answer>) -> Result<Vec<Vec<u8>>> {
     let lost = || Error::missing("the answer to a request for chunks");
-    let chunks = answer.recv().map_err(|_| lost())??.into_iter().collect::<Result<Vec<Vec<u8>>>>()?;
-    if chunks.len() != lens.len() {
-        return Err(lost());
-    }
-    if chunks.iter().zip(lens).any(|(chunk, len)| chunk.len() as u64 != *len) {
-        return Err(Error::corrupt("a list of chunks", "a chunk is not as long as it says"));
-    }
-    Ok(chunks)
+    let pieces = answer.recv().map_err(|_| lost())??.into_iter().collect::<Result<Vec<Vec<u8>>>>()?;
+    if pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() == bytes { Ok(pieces) } else { Err(lost()) }
 }
 
 fn written(error: std::io::Error) -> Error {

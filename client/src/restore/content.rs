@@ -7,6 +7,7 @@ use super::run::Run;
 use super::target::Outcome;
 use chunkstore::Result;
 use chunkstore::id::{BlobId, HalfTag, Reference};
+use chunkstore::list::Slice;
 use chunkstore::record::Kind;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, Advice};
@@ -27,9 +28,9 @@ pub fn compare(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
         let mut buffer = Vec::new();
         for (job, span) in groups.get(n).into_iter().flat_map(|group| group.iter()) {
             if !job.place.has_failed() {
-                let outcome = match &span.link {
+                let outcome = match &span.slice {
                     None => compare_hole(run, files, job, span),
-                    Some(link) => compare_chunk(run, files, job, (span, link), &mut buffer),
+                    Some(slice) => compare_slice(run, files, job, (span, slice), &mut buffer),
                 };
                 settle(job, outcome)?;
             }
@@ -38,14 +39,14 @@ pub fn compare(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
     })
 }
 
-fn compare_chunk(
+fn compare_slice(
     run: &Run<'_>,
     files: &Files<'_>,
     job: &Job,
-    (span, link): (&Span, &Reference),
+    (span, slice): (&Span, &Slice),
     buffer: &mut Vec<u8>,
 ) -> Outcome<()> {
-    if tag_at(run, files.get(span.job, false)?.as_fd(), span.offset, span.len, buffer)? == Some(link.tag) {
+    if tag_at(run, files.get(span.job, false)?.as_fd(), span.offset, span.len, buffer)? == Some(slice.tag) {
         span.set_done();
         count_kept(run, job, span.len);
     } else if job.start != Start::Update {
@@ -90,9 +91,9 @@ pub fn tag_at(
 
 /// Reads the chunks that are still wanted, in storage order, each once, and writes them wherever they belong.
 pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
-    let mut wanted: Vec<(Reference, &Arc<Job>, &Span)> = Vec::new();
+    let mut wanted: Vec<(Slice, &Arc<Job>, &Span)> = Vec::new();
     for (job, span) in spans(files) {
-        if let Some(link) = span.link
+        if let Some(slice) = span.slice
             && !span.is_done()
             && !job.place.has_failed()
             && !matches!(job.start, Start::Keep { .. })
@@ -100,7 +101,7 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
             if run.options.dry_run {
                 count_written(run, job, span.len);
             } else {
-                wanted.push((link, job, span));
+                wanted.push((slice, job, span));
             }
         }
     }
@@ -108,21 +109,23 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
         return Ok(());
     }
     // The destinations of one chunk lie together.
-    wanted.sort_by_key(|(link, ..)| *link);
-    let places: Vec<&[(Reference, &Arc<Job>, &Span)]> = wanted.chunk_by(|a, b| a.0 == b.0).collect();
-    let links: Vec<Reference> = places.iter().filter_map(|places| places.first().map(|(link, ..)| *link)).collect();
+    wanted.sort_by_key(|(slice, ..)| slice.link);
+    let places: Vec<&[(Slice, &Arc<Job>, &Span)]> = wanted.chunk_by(|a, b| a.0.link == b.0.link).collect();
+    let links: Vec<Reference> =
+        places.iter().filter_map(|places| places.first().map(|(slice, ..)| slice.link)).collect();
     let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
     let groups = in_parts(run.reader.store.arrange(&ids)?, &|at| {
-        places.get(at).and_then(|places| places.first()).map_or(0, |(.., span)| span.len)
+        let ends = places.get(at).into_iter().flat_map(|places| places.iter());
+        ends.map(|(slice, ..)| slice.offset + slice.len).max().unwrap_or(0)
     });
     run.parallel(groups.len(), |n| {
         let group: &[usize] = groups.get(n).map_or(&[], Vec::as_slice);
         let links: Vec<Reference> = group.iter().filter_map(|at| links.get(*at).copied()).collect();
         let contents = run.reader.chunks(&links)?;
         for (at, content) in group.iter().zip(contents) {
-            for (_, job, span) in places.get(*at).copied().unwrap_or_default() {
+            for (slice, job, span) in places.get(*at).copied().unwrap_or_default() {
                 match &content {
-                    Ok(content) => settle(job, write(run, files, job, span, content))?,
+                    Ok(content) => settle(job, write(run, files, job, (span, slice), content))?,
                     Err(error) => job.place.fail(error),
                 }
             }
@@ -160,14 +163,17 @@ fn in_parts(groups: Vec<Vec<usize>>, len: &dyn Fn(usize) -> u64) -> Vec<Vec<usiz
     parts
 }
 
-fn write(run: &Run<'_>, files: &Files<'_>, job: &Job, span: &Span, content: &[u8]) -> Outcome<()> {
+fn write(run: &Run<'_>, files: &Files<'_>, job: &Job, (span, slice): (&Span, &Slice), chunk: &[u8]) -> Outcome<()> {
     if job.place.has_failed() {
         return Ok(());
     }
-    if content.len() as u64 != span.len {
-        job.place.fail(format!("a chunk has {} bytes where {} were recorded", content.len(), span.len));
-        return Ok(());
-    }
+    let content = match run.reader.cut(slice, chunk) {
+        Ok(content) => content,
+        Err(error) => {
+            job.place.fail(error);
+            return Ok(());
+        }
+    };
     write_at(files.get(span.job, true)?.as_fd(), content, span.offset)?;
     span.set_written();
     count_written(run, job, span.len);
@@ -217,11 +223,11 @@ fn read_back_inline(files: &Files<'_>, job: &Job, at: usize) -> Outcome<()> {
 
 fn read_back_span(run: &Run<'_>, files: &Files<'_>, job: &Job, span: &Span, buffer: &mut Vec<u8>) -> Outcome<()> {
     let fd = files.get(span.job, false)?;
-    let is_right = match &span.link {
+    let is_right = match &span.slice {
         None => bytes::look(fd.as_fd(), span.offset..span.offset + span.len)? != Found::Data,
-        Some(link) if span.is_written() => {
+        Some(slice) if span.is_written() => {
             let _ = fs::fadvise(&fd, span.offset, std::num::NonZeroU64::new(span.len), Advice::DontNeed);
-            tag_at(run, fd.as_fd(), span.offset, span.len, buffer)? == Some(link.tag)
+            tag_at(run, fd.as_fd(), span.offset, span.len, buffer)? == Some(slice.tag)
         }
         // Found there by comparison.
         Some(_) => span.is_done(),

@@ -1,7 +1,7 @@
 //! One file on its way into the target, and the batch that bounds how many are on their way at once.
 
 use super::target::{Directory, Identity};
-use chunkstore::id::Reference;
+use chunkstore::list::Slice;
 use chunkstore::tree::{Attributes, Content, Node};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,8 +126,8 @@ pub struct Span {
     pub job: usize,
     pub offset: u64,
     pub len: u64,
-    /// None is a hole.
-    pub link: Option<Reference>,
+    /// What is read for it; none is a hole.
+    pub slice: Option<Slice>,
     /// The target holds it: found there or written.
     pub done: AtomicBool,
     /// It was written, not found.
@@ -196,12 +196,19 @@ impl Batch {
     }
 
     /// A piece of the last job's content.
-    pub fn push_span(&mut self, offset: u64, len: u64, link: Option<Reference>) {
+    pub fn push_span(&mut self, offset: u64, len: u64, slice: Option<Slice>) {
         let Some(job) = self.jobs.len().checked_sub(1) else { return };
-        if link.is_some() {
+        if slice.is_some() {
             self.bytes += len;
         }
-        self.spans.push(Span { job, offset, len, link, done: AtomicBool::new(false), written: AtomicBool::new(false) });
+        self.spans.push(Span {
+            job,
+            offset,
+            len,
+            slice,
+            done: AtomicBool::new(false),
+            written: AtomicBool::new(false),
+        });
     }
 
     pub fn is_full(&self) -> bool {

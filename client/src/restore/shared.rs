@@ -76,12 +76,14 @@ fn holds_content(run: &Run<'_>, fd: BorrowedFd<'_>, content: &Content) -> Result
 
 fn hold_items(run: &Run<'_>, fd: BorrowedFd<'_>, items: &[(u64, Item)]) -> bool {
     let mut buffer = Vec::new();
-    items.iter().all(|(offset, item)| match item {
-        Item::Hole { len } => bytes::look(fd, *offset..offset.saturating_add(*len)).is_ok_and(|f| f != Found::Data),
-        Item::Chunk { len, link } => {
-            let found = content::tag_at(run, fd, *offset, *len, &mut buffer);
-            found.is_ok_and(|tag| tag == Some(link.tag))
+    items.iter().all(|(offset, item)| match (item, item.slice()) {
+        (Item::Hole { len }, _) => {
+            bytes::look(fd, *offset..offset.saturating_add(*len)).is_ok_and(|f| f != Found::Data)
         }
-        Item::List { .. } => false,
+        (_, Some(slice)) => {
+            let found = content::tag_at(run, fd, *offset, slice.len, &mut buffer);
+            found.is_ok_and(|tag| tag == Some(slice.tag))
+        }
+        (_, None) => false,
     })
 }

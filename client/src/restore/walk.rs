@@ -294,16 +294,16 @@ impl<'r> Walk<'r> {
         let mut expected = 0;
         let run = self.run;
         let visited = run.reader.items(content, 0..job.size, &mut |offset, item| {
-            let (len, link) = match item {
-                Item::Hole { len } => (len, None),
-                Item::Chunk { len, link } if len <= content::CHUNK_BYTES_MAX => (len, Some(link)),
-                _ => return Err(Error::corrupt("its list of chunks", "an item is out of place")),
-            };
+            let (len, slice) = (item.covers(), item.slice());
+            let is_too_long = slice.is_some_and(|slice| slice.len > content::CHUNK_BYTES_MAX);
+            if is_too_long || matches!(item, Item::List { .. }) {
+                return Err(Error::corrupt("its list of chunks", "an item is out of place"));
+            }
             if offset != expected || job.size - expected < len {
                 return Err(Error::corrupt("its list of chunks", "it does not cover the file"));
             }
             expected += len;
-            self.batch.push_span(offset, len, link);
+            self.batch.push_span(offset, len, slice);
             self.flush_if_full()?;
             Ok(if job.place.has_failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });
