@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, CapsuleId, Tag};
 use crate::key::{Keys, OpeningKey, WriteKey, random};
 use crate::record::{AUTHENTICATOR_LEN, CONTENT_BYTES_MAX, Header, Kind, Record, check_links};
-use payload::{BASES_MAX, Codec, Payload, decode_delta, encode_delta};
+pub use payload::Part;
+use payload::{BASES_MAX, Base, Codec, PARTS_MAX, Payload, decode_delta, decode_parts, encode_delta, encode_parts};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -148,6 +149,37 @@ impl Sealer {
         }
     }
 
+    /// As [`Sealer::seal_similar`], made from parts of stored chunks, of which the first [`Sealer::PARTS_MAX`] count.
+    pub fn seal_from_parts(&self, tag: Tag, content: &[u8], parts: &[Part]) -> Result<Record> {
+        check_content_len(content)?;
+        let parts = parts.get(..Sealer::PARTS_MAX).unwrap_or(parts);
+        let prefix = parts.iter().map(Part::bytes).collect::<Vec<_>>().concat();
+        let level = self.level().filter(|_| !parts.is_empty() && prefix.len() <= CONTENT_BYTES_MAX);
+        let frame = level.and_then(|level| compress::compress_delta(content, &prefix, level));
+        let Some(body) = frame.map(|frame| encode_parts(parts, &frame)) else {
+            return self.seal(Kind::Chunk, tag, content, &[]);
+        };
+        let mut ids: Vec<BlobId> = parts.iter().map(|part| part.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let delta_len = body.len() + ids.len() * BlobId::LEN;
+        let pays_surely = delta_len <= content.len() / 8;
+        let alone = if pays_surely { None } else { self.compress(content, delta_len / 3 * 4) };
+        if alone.is_some() || delta_len > content.len() / 4 * 3 {
+            return self.seal_frame(Kind::Chunk, tag, content, &[], alone);
+        }
+        let payload = Payload { kind: Kind::Chunk, codec: Codec::Parts, plain_len: content.len(), body: &body };
+        let record = self.seal_payload(&payload, tag, ids)?;
+        self.check(&record, Kind::Chunk, content, &|id| {
+            let part = parts.iter().find(|part| part.id == id);
+            part.map(|part| Arc::clone(&part.chunk)).ok_or_else(|| Error::missing(format!("blob {id}")))
+        })?;
+        Ok(record)
+    }
+
+    /// Parts that a delta may be made from.
+    pub const PARTS_MAX: usize = PARTS_MAX;
+
     fn seal_delta_body(
         &self,
         tag: Tag,
@@ -245,13 +277,18 @@ pub fn reopen(
     let content = match payload.codec {
         Codec::Raw => (payload.body.len() == payload.plain_len).then(|| payload.body.to_vec()),
         Codec::Zstd => compress::decompress(payload.body, payload.plain_len),
-        Codec::Delta => {
-            let (bases, frame) = decode_delta(payload.body, "a cached chunk")?;
+        Codec::Delta | Codec::Parts => {
+            let (bases, frame) = bases_and_frame(&payload, "a cached chunk")?;
             compress::decompress_delta(frame, &prefix_of(bases, base)?, payload.plain_len)
         }
     };
     let content = content.ok_or_else(|| corrupt("it cannot be decompressed"))?;
     if key.tag(payload.kind, &content) == tag { Ok(content) } else { Err(corrupt("it does not match its tag")) }
+}
+
+/// Whether what [`Sealer::reveal`] gave is a delta.
+pub fn is_delta(revealed: &[u8]) -> bool {
+    Payload::decode(revealed, "a cached chunk").is_ok_and(|payload| payload.codec.is_delta())
 }
 
 /// Opens records and snapshot details; keeps the session keys it has opened.
@@ -349,7 +386,7 @@ fn open_record(
     if payload.kind != kind || kind.class() != record.class {
         return Err(record.corrupt(format!("it is a {:?} where a {kind:?} should be", payload.kind)));
     }
-    if kind == Kind::Chunk && payload.codec != Codec::Delta {
+    if kind == Kind::Chunk && !payload.codec.is_delta() {
         check_links(record, Vec::new())?;
     }
     if buffer.len() <= OPENED_BYTES_MAX {
@@ -362,22 +399,31 @@ fn open_body(record: &Record, payload: &Payload<'_>, base: &dyn Fn(BlobId) -> Re
     let content = match payload.codec {
         Codec::Raw => (payload.body.len() == payload.plain_len).then(|| payload.body.to_vec()),
         Codec::Zstd => compress::decompress(payload.body, payload.plain_len),
-        Codec::Delta => {
+        Codec::Delta | Codec::Parts => {
             let (bases, frame) =
-                decode_delta(payload.body, "a delta").map_err(|error| record.corrupt(error.to_string()))?;
+                bases_and_frame(payload, "a delta").map_err(|error| record.corrupt(error.to_string()))?;
             // Before anything is fetched: what is not among the links may not be there.
-            check_links(record, bases.clone())?;
+            check_links(record, bases.iter().map(|(id, _)| *id).collect())?;
             compress::decompress_delta(frame, &prefix_of(bases, base)?, payload.plain_len)
         }
     };
     content.ok_or_else(|| record.corrupt(format!("it does not hold {} bytes of content", payload.plain_len)))
 }
 
-/// The contents of bases, one after the other.
-fn prefix_of(bases: Vec<BlobId>, base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>) -> Result<Vec<u8>> {
+fn bases_and_frame<'p>(payload: &Payload<'p>, object: &'static str) -> Result<(Vec<Base>, &'p [u8])> {
+    match payload.codec {
+        Codec::Parts => decode_parts(payload.body, object),
+        _ => decode_delta(payload.body, object),
+    }
+}
+
+/// The contents of bases, or parts of them, one after the other.
+fn prefix_of(bases: Vec<Base>, base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>) -> Result<Vec<u8>> {
     let mut prefix = Vec::new();
-    for id in bases {
-        prefix.extend_from_slice(&base(id)?);
+    for (id, range) in bases {
+        let content = base(id)?;
+        let part = content.get(range.unwrap_or(0..content.len()));
+        prefix.extend_from_slice(part.ok_or_else(|| Error::corrupt(format!("blob {id}"), "a delta needs more of it"))?);
     }
     Ok(prefix)
 }

@@ -5,15 +5,45 @@ use crate::coding::{Decoder, Encoder};
 use crate::error::{Error, Result};
 use crate::id::BlobId;
 use crate::record::{CONTENT_BYTES_MAX, Kind, PAYLOAD_HEADER_LEN};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Most bases of a delta.
 pub(super) const BASES_MAX: usize = 3;
+/// Most parts that a delta of parts is made from.
+pub(super) const PARTS_MAX: usize = 64;
+
+/// A base of a delta: all of its content, or this stretch.
+pub(super) type Base = (BlobId, Option<Range<usize>>);
+
+/// A part of a stored chunk that a delta is made from. The range is not empty.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub id: BlobId,
+    pub range: Range<usize>,
+    /// All of its content.
+    pub chunk: Arc<Vec<u8>>,
+}
+
+impl Part {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.chunk.get(self.range.clone()).unwrap_or_default()
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Codec {
     Raw = 0,
     Zstd = 1,
     Delta = 2,
+    /// A delta of parts of its bases.
+    Parts = 4,
+}
+
+impl Codec {
+    pub fn is_delta(self) -> bool {
+        matches!(self, Codec::Delta | Codec::Parts)
+    }
 }
 
 /// A payload whose lengths fit and whose padding is zero.
@@ -36,6 +66,7 @@ impl<'a> Payload<'a> {
             0 => Codec::Raw,
             1 => Codec::Zstd,
             2 if kind == Kind::Chunk => Codec::Delta,
+            4 if kind == Kind::Chunk => Codec::Parts,
             n => return Err(corrupt(format!("codec {n} is unknown"))),
         };
         let plain_len = d.u32()? as usize;
@@ -69,15 +100,46 @@ impl<'a> Payload<'a> {
 }
 
 /// The bases and the frame of a delta's body.
-pub(super) fn decode_delta<'a>(body: &'a [u8], object: &'static str) -> Result<(Vec<BlobId>, &'a [u8])> {
+pub(super) fn decode_delta<'a>(body: &'a [u8], object: &'static str) -> Result<(Vec<Base>, &'a [u8])> {
     let mut d = Decoder::new(body, object);
     let count = usize::from(d.u8()?);
     if !(1..=BASES_MAX).contains(&count) {
         return Err(d.corrupt(format!("{count} bases announced")));
     }
-    let bases = (0..count).map(|_| d.array().map(BlobId)).collect::<Result<Vec<_>>>()?;
+    let bases = (0..count).map(|_| Ok((BlobId(d.array()?), None))).collect::<Result<Vec<_>>>()?;
     let frame = d.raw(d.remaining())?;
     Ok((bases, frame))
+}
+
+/// As [`decode_delta`], of a delta of parts; together these are no longer than a content may be.
+pub(super) fn decode_parts<'a>(body: &'a [u8], object: &'static str) -> Result<(Vec<Base>, &'a [u8])> {
+    let mut d = Decoder::new(body, object);
+    let count = usize::from(d.u8()?);
+    if !(1..=PARTS_MAX).contains(&count) {
+        return Err(d.corrupt(format!("{count} parts announced")));
+    }
+    let (mut parts, mut all) = (Vec::with_capacity(count), 0u64);
+    for _ in 0..count {
+        let (id, offset, len) = (BlobId(d.array()?), d.varint()?, d.varint()?);
+        all = all.saturating_add(len);
+        if len == 0 || all > CONTENT_BYTES_MAX as u64 || offset > CONTENT_BYTES_MAX as u64 {
+            return Err(d.corrupt(format!("a part of {len} bytes at {offset}")));
+        }
+        let begin = usize::try_from(offset).unwrap_or(usize::MAX);
+        parts.push((id, Some(begin..begin.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)))));
+    }
+    let frame = d.raw(d.remaining())?;
+    Ok((parts, frame))
+}
+
+pub(super) fn encode_parts(parts: &[Part], frame: &[u8]) -> Vec<u8> {
+    let mut e = Encoder::new();
+    e.u8(u8::try_from(parts.len()).unwrap_or(u8::MAX));
+    for Part { id, range, .. } in parts {
+        e.raw(&id.0).varint(range.start as u64).varint(range.len() as u64);
+    }
+    e.raw(frame);
+    e.bytes
 }
 
 pub(super) fn encode_delta<'a>(bases: impl ExactSizeIterator<Item = &'a BlobId>, frame: &[u8]) -> Vec<u8> {

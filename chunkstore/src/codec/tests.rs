@@ -280,6 +280,62 @@ fn a_delta_opens_with_its_bases_and_only_with_them() {
 }
 
 #[test]
+fn a_delta_of_parts_opens_with_what_it_was_made_from() {
+    let s = setup(Suite::Aes256Gcm);
+    let (content, bases) = delta_case();
+    let ranges = [(2, 1000..70_000), (0, 900..60_000), (1, 1000..70_000), (0, 60_000..70_000)];
+    let parts = ranges.map(|(at, range): (usize, std::ops::Range<usize>)| Part {
+        id: bases[at].0,
+        range,
+        chunk: Arc::clone(&bases[at].1),
+    });
+    let tag = s.opener.tag(Kind::Chunk, &content);
+    let capsule = |_| Ok(s.sealer.capsule.clone());
+    let record = s.sealer.seal_from_parts(tag, &content, &parts).unwrap();
+    let mut expected: Vec<_> = bases.iter().map(|(id, _)| *id).collect();
+    expected.sort();
+    assert_eq!(record.links, expected);
+    assert!(record.bytes.len() < 10_000, "{} bytes", record.bytes.len());
+    let find = |id| Ok(bases.iter().find(|(base, _)| *base == id).unwrap().1.clone());
+    assert_eq!(s.opener.open(&record, Kind::Chunk, &capsule, &find).unwrap(), content);
+    let shorter = |id| find(id).map(|base| Arc::new(base[..69_999].to_vec()));
+    assert!(matches!(s.opener.open(&record, Kind::Chunk, &capsule, &shorter), Err(Error::Corrupt { .. })));
+    assert!(matches!(s.opener.open(&record, Kind::Chunk, &capsule, &no_base), Err(Error::Missing { .. })));
+    // What cannot pay is stored alone.
+    let other = noise(100_000, 99);
+    let record = s.sealer.seal_from_parts(s.opener.tag(Kind::Chunk, &other), &other, &parts).unwrap();
+    assert!(record.links.is_empty());
+    assert_eq!(s.open(&record, Kind::Chunk).unwrap(), other);
+    let record = s.sealer.seal_from_parts(tag, &content, &[]).unwrap();
+    assert!(record.links.is_empty());
+    // So many parts and no more.
+    let part = |n: usize| Part { range: n * 1000..(n + 1) * 1000, ..parts[0].clone() };
+    let many: Vec<Part> = (0..70).map(part).collect();
+    let record = s.sealer.seal_from_parts(tag, &content, &many).unwrap();
+    assert_eq!(s.opener.open(&record, Kind::Chunk, &capsule, &find).unwrap(), content);
+}
+
+#[test]
+fn parts_that_no_writer_makes_are_refused() {
+    let refused = |parts: &[(u8, u64, u64)]| {
+        let mut e = crate::coding::Encoder::new();
+        e.u8(u8::try_from(parts.len()).unwrap());
+        for (id, offset, len) in parts {
+            e.raw(&[*id; 32]).varint(*offset).varint(*len);
+        }
+        matches!(payload::decode_parts(&e.bytes, "a delta"), Err(Error::Corrupt { .. }))
+    };
+    assert!(!refused(&[(1, 0, 16 << 20)]));
+    assert!(!refused(&[(1, 5, 1); 64]));
+    assert!(refused(&[]), "none");
+    assert!(refused(&[(1, 5, 1); 65]), "too many");
+    assert!(refused(&[(1, 5, 0)]), "no length");
+    assert!(refused(&[(1, 0, 8 << 20), (1, 0, (8 << 20) + 1)]), "longer than a content");
+    assert!(refused(&[(1, 0, u64::MAX), (1, 0, 1)]), "overflow");
+    assert!(refused(&[(1, u64::MAX, 1)]), "beyond any content");
+}
+
+#[test]
 fn bases_that_are_not_links_are_never_fetched() {
     let s = setup(Suite::Aes256Gcm);
     let (content, bases) = delta_case();

@@ -18,7 +18,7 @@ const AHEAD_BYTES_MAX: usize = 8 << 20;
 
 const AHEAD_AT_ONCE: usize = 32;
 /// More links than a delta may have are none that one needs.
-const LINKS_MAX: usize = 3;
+const LINKS_MAX: usize = 64;
 
 /// Records of bases that were read together.
 pub(super) type Ahead = HashMap<BlobId, Record>;
@@ -69,6 +69,13 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+
+    /// As [`Reader::bases`], of those that are no deltas themselves.
+    pub fn whole_bases(&self, ids: &[BlobId]) -> Result<Vec<Option<Arc<Vec<u8>>>>> {
+        let whole = |record: Result<Record>| record.ok().filter(|record| record.links.is_empty());
+        let open = |record: Option<Record>| self.open_chunk(&record?, &Ahead::new()).ok().map(Arc::new);
+        Ok(self.read(ids)?.into_iter().map(|record| open(whole(record))).collect())
     }
 
     /// The content of a chunk, whatever it is a delta of.
