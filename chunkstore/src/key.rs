@@ -43,7 +43,17 @@ impl WriteKey {
 
     /// Whether a tree node may end after the entry or child of this name (section 9).
     pub fn splits(&self, name: &[u8]) -> bool {
-        blake3::keyed_hash(&self.gear, name).as_bytes().first() == Some(&0)
+        self.hash_of(name) == 0
+    }
+
+    /// Whether a bundle of small files may end after the file of this name: one name in 32.
+    pub fn splits_bundle(&self, name: &[u8]) -> bool {
+        self.hash_of(name).is_multiple_of(32)
+    }
+
+    fn hash_of(&self, name: &[u8]) -> u8 {
+        let [first, ..] = *blake3::keyed_hash(&self.gear, name).as_bytes();
+        first
     }
 
     fn derive(root: &[u8; 32], repository: RepositoryId, recipients: Vec<Recipient>) -> WriteKey {

@@ -22,6 +22,8 @@ mod compression;
 
 mod chunks;
 
+mod bundle;
+
 mod cut;
 
 mod read;
@@ -46,9 +48,11 @@ mod tests;
 
 use crate::metadata::capture::Names;
 use crate::monitor::Monitor;
+use bundle::Slices;
 use chunks::Chunks;
 use chunkstore::chunker::Chunker;
 use chunkstore::codec::Sealer;
+use chunkstore::configuration::Configuration;
 use chunkstore::id::{RunId, SnapshotId};
 use chunkstore::key::WriteKey;
 use chunkstore::snapshot::{Totals, Writer};
@@ -336,9 +340,16 @@ impl<'a> Session<'a> {
             chunker: self.chunker,
             chunks: self.chunks,
             inline_bytes_max: u64::from(configuration.inline_bytes_max),
+            bundled_bytes_max: bundled_bytes_max(configuration),
+            slices: Slices::default(),
             read_bytes: AtomicU64::new(0),
         }
     }
+}
+
+/// The longest chunk, as it is by default: what is larger gains nothing that counts.
+fn bundled_bytes_max(configuration: &Configuration) -> u64 {
+    if configuration.slices { 4 * u64::from(configuration.chunk_sizes.average) } else { 0 }
 }
 
 fn with_session<T>(

@@ -7,7 +7,7 @@
 //! entry    len u32 (of what follows the checksum) | checksum 16 | id 32 | tag 32 | what is inside the record
 //! ```
 
-use chunkstore::codec::reopen;
+use chunkstore::codec::{is_delta, reopen};
 use chunkstore::id::{BlobId, Tag};
 use chunkstore::key::WriteKey;
 use chunkstore::{Error, Result};
@@ -93,24 +93,39 @@ impl<'a> Cache<'a> {
         self.read_at(id, 0).ok()
     }
 
+    /// The same, unless it was kept as a delta.
+    pub fn read_whole(&self, id: BlobId) -> Option<Arc<Vec<u8>>> {
+        let entry = self.entry(id).ok()?;
+        let (.., revealed) = parse(&entry)?;
+        if is_delta(revealed) { None } else { self.read(id) }
+    }
+
     fn read_at(&self, id: BlobId, depth: usize) -> Result<Arc<Vec<u8>>> {
         if let Some(content) = lock(&self.opened).contents.get(&id) {
             return Ok(Arc::clone(content));
         }
+        if depth >= CHAIN_MAX {
+            return Err(Error::missing(format!("blob {id} of the cache")));
+        }
+        let entry = self.entry(id)?;
+        let (_, tag, revealed) = parse(&entry).ok_or_else(|| Error::missing(format!("blob {id} of the cache")))?;
+        let content = Arc::new(reopen(self.key, revealed, tag, &|base| self.read_at(base, depth + 1))?);
+        lock(&self.opened).insert(id, &content);
+        Ok(content)
+    }
+
+    /// The bytes of an intact entry.
+    fn entry(&self, id: BlobId) -> Result<Vec<u8>> {
         let missing = || Error::missing(format!("blob {id} of the cache"));
         let found = {
             let entries = lock(&self.entries);
-            let place = entries.places.get(&id).copied().filter(|_| depth < CHAIN_MAX).ok_or_else(missing)?;
+            let place = entries.places.get(&id).copied().ok_or_else(missing)?;
             (place, entries.segments.get(&place.segment).map(|segment| Arc::clone(&segment.file)).ok_or_else(missing)?)
         };
         let (place, file) = found;
         let mut entry = vec![0; place.len];
         file.read_exact_at(&mut entry, place.offset).map_err(|error| Error::io("read", "the cache of bases", error))?;
-        let parts = parse(&entry).filter(|(found, ..)| *found == id).ok_or_else(missing)?;
-        let (_, tag, revealed) = parts;
-        let content = Arc::new(reopen(self.key, revealed, tag, &|base| self.read_at(base, depth + 1))?);
-        lock(&self.opened).insert(id, &content);
-        Ok(content)
+        if parse(&entry).is_some_and(|(found, ..)| found == id) { Ok(entry) } else { Err(missing()) }
     }
 
     fn append(&self, id: BlobId, entry: &[u8]) -> io::Result<()> {

@@ -6,6 +6,7 @@ use super::gate::Gate;
 use super::halt::Halt;
 use chunkstore::codec::Sealer;
 use chunkstore::id::{BlobId, Reference, Tag};
+use chunkstore::list::Slice;
 use chunkstore::record::Kind;
 use chunkstore::store::Store;
 use chunkstore::writer::BlobWriter;
@@ -21,36 +22,67 @@ pub struct Chunks<'a> {
     pub pace: &'a Pace,
 }
 
+/// A content to be stored.
+#[derive(Clone, Copy)]
+pub struct Piece<'a> {
+    pub content: &'a [u8],
+    /// What was stored where it comes from.
+    pub former: &'a [Slice],
+}
+
+impl<'a> From<&'a [u8]> for Piece<'a> {
+    fn from(content: &'a [u8]) -> Piece<'a> {
+        Piece { content, former: &[] }
+    }
+}
+
 impl Chunks<'_> {
     /// What names each piece, in order.
-    pub fn put(&self, pieces: &[&[u8]]) -> Result<Vec<Reference>> {
+    pub fn put(&self, pieces: &[Piece<'_>]) -> Result<Vec<Reference>> {
         let key = &self.writer.sealer.key;
-        let tags: Vec<Tag> = pieces.iter().map(|piece| key.tag(Kind::Chunk, piece)).collect();
+        let tags: Vec<Tag> = pieces.iter().map(|piece| key.tag(Kind::Chunk, piece.content)).collect();
         let known = self.gate.known(&tags)?;
         if known.len() != tags.len() {
             return Err(Error::corrupt("the answer of the repository", "it does not fit the question"));
         }
         let mut references: HashMap<Tag, Reference> = HashMap::new();
-        let mut fresh: Vec<(Tag, &[u8])> = Vec::new();
+        let mut fresh: Vec<(Tag, Piece<'_>)> = Vec::new();
         for ((piece, tag), known) in pieces.iter().zip(&tags).zip(known) {
             match known {
                 Some(id) => _ = references.insert(*tag, Reference { id, tag: tag.half() }),
                 None if fresh.iter().any(|(other, _)| other == tag) => {}
-                None => fresh.push((*tag, piece)),
+                None => fresh.push((*tag, *piece)),
             }
         }
-        let contents: Vec<&[u8]> = fresh.iter().map(|(_, piece)| *piece).collect();
-        for ((tag, piece), prepared) in fresh.iter().zip(self.delta.prepare(&contents, self.gate)?) {
-            references.insert(*tag, self.put_new(*tag, piece, &prepared)?);
+        for ((tag, piece), prepared) in fresh.iter().zip(self.prepare(&fresh)?) {
+            references.insert(*tag, self.put_new(*tag, piece.content, &prepared)?);
         }
         let named = tags.iter().map(|tag| references.get(tag).copied());
         named.collect::<Option<_>>().ok_or_else(|| Error::invalid("chunk", "it was not stored"))
     }
 
+    /// What each new piece may become a delta of: what was there before or else what resembles it.
+    fn prepare(&self, fresh: &[(Tag, Piece<'_>)]) -> Result<Vec<Prepared>> {
+        let mut prepared = Vec::with_capacity(fresh.len());
+        for (_, piece) in fresh {
+            prepared.push(match piece.former {
+                [] => None,
+                former => self.delta.prepare_from(piece.content, former, self.gate)?,
+            });
+        }
+        let others = fresh.iter().zip(&prepared).filter(|(_, prepared)| prepared.is_none());
+        let others: Vec<&[u8]> = others.map(|((_, piece), _)| piece.content).collect();
+        let mut similar = self.delta.prepare(&others, self.gate)?.into_iter();
+        Ok(prepared.into_iter().map(|one| one.or_else(|| similar.next()).unwrap_or_default()).collect())
+    }
+
     fn put_new(&self, tag: Tag, piece: &[u8], prepared: &Prepared) -> Result<Reference> {
         self.halt.check()?;
         if !self.gate.is_dry() {
-            let seal = |sealer: &Sealer| sealer.seal_similar(tag, piece, &prepared.bases);
+            let seal = |sealer: &Sealer| match prepared.parts.as_slice() {
+                [] => sealer.seal_similar(tag, piece, &prepared.bases),
+                parts => sealer.seal_from_parts(tag, piece, parts),
+            };
             let record = self.pace.sealing(&self.writer.sealer, seal)?;
             let (sealed, is_delta) = (record.id, !record.links.is_empty());
             let revealed = if self.delta.keeps() { Some(self.writer.sealer.reveal(&record)?) } else { None };

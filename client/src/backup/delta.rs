@@ -5,8 +5,10 @@
 use super::bases::Cache;
 use super::gate::Gate;
 use chunkstore::Result;
+use chunkstore::codec::{Part, Sealer};
 use chunkstore::id::{BlobId, RepositoryId, Tag};
 use chunkstore::key::WriteKey;
+use chunkstore::list::Slice;
 use chunkstore::reader::Reader;
 use chunkstore::similar::{CHUNKS_MAX, Candidate, SimilarityIndex, Sketch};
 use chunkstore::store::Store;
@@ -22,6 +24,9 @@ const CHUNK_BYTES_MIN: usize = 1 << 10;
 const BASES_MAX: usize = 2;
 /// A further base has at least so many bins of the chunk that those before it lack: reading and searching one costs as much as the first.
 const GAIN_MIN: u32 = 3;
+
+/// What was there before is worth reading if it is at least this part of what is there now.
+const FORMER_SHARE_MIN: usize = 4;
 
 /// Whether and how chunks are stored as differences.
 pub enum Deltas {
@@ -54,6 +59,8 @@ pub struct Prepared {
     sketch: Option<Sketch>,
     /// The most similar last.
     pub bases: Vec<(BlobId, Arc<Vec<u8>>)>,
+    /// Instead: parts of stored chunks.
+    pub parts: Vec<Part>,
     /// If it becomes a delta of these bases.
     depth: u8,
 }
@@ -106,6 +113,35 @@ impl<'a> Delta<'a> {
             }
         }
         Ok(prepared)
+    }
+
+    /// What is known of a new chunk of several files, of which these were the contents before, if enough of that can be had: of
+    /// chunks that are no deltas themselves, so that what one content needs stays bounded.
+    pub fn prepare_from(&self, piece: &[u8], former: &[Slice], gate: &Gate<'_>) -> Result<Option<Prepared>> {
+        let Some(source) = &self.source else { return Ok(None) };
+        let former = longest(former);
+        let ids: HashSet<BlobId> = former.iter().map(|slice| slice.link.id).collect();
+        let ids: Vec<BlobId> = ids.into_iter().collect();
+        let present = gate.present(&ids)?;
+        let ids: Vec<BlobId> = ids.into_iter().zip(present).filter_map(|(id, is)| is.then_some(id)).collect();
+        let contents = match source {
+            Source::Repository(reader) => reader.whole_bases(&ids)?,
+            Source::Cache(cache) => ids.iter().map(|id| cache.read_whole(*id)).collect(),
+        };
+        let contents: HashMap<BlobId, Arc<Vec<u8>>> =
+            ids.into_iter().zip(contents).filter_map(|(id, content)| Some((id, content?))).collect();
+        let part = |slice: &Slice| {
+            let chunk = contents.get(&slice.link.id)?;
+            let begin = usize::try_from(slice.offset).ok()?;
+            let range = begin..begin + slice.of(chunk)?.len();
+            Some(Part { id: slice.link.id, range, chunk: Arc::clone(chunk) })
+        };
+        let parts: Vec<Part> = former.iter().filter_map(part).collect();
+        let found: usize = parts.iter().map(|part| part.range.len()).sum();
+        if found < piece.len() / FORMER_SHARE_MIN {
+            return Ok(None);
+        }
+        Ok(Some(Prepared { sketch: Some(Sketch::of(piece)), bases: Vec::new(), parts, depth: 1 }))
     }
 
     /// Whether [`Delta::remember`] wants to know what is inside the record.
@@ -172,6 +208,15 @@ impl<'a> Delta<'a> {
             index.unwrap_or_else(|| SimilarityIndex::new(CHUNKS_MAX))
         }))
     }
+}
+
+/// The longest of these slices, as many as a delta may be made from, in the order of their chunks.
+fn longest(former: &[Slice]) -> Vec<Slice> {
+    let mut former = former.to_vec();
+    former.sort_by_key(|slice| std::cmp::Reverse(slice.len));
+    former.truncate(Sealer::PARTS_MAX);
+    former.sort_by_key(|slice| (slice.link, slice.offset));
+    former
 }
 
 /// Of candidates in the order of [`SimilarityIndex::find`].

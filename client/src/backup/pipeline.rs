@@ -10,7 +10,7 @@
 //! side gives up, its channels close and the others follow.
 
 use super::assemble::{Assembled, Assembler};
-use super::chunks::Chunks;
+use super::chunks::{Chunks, Piece};
 use super::cut::Storing;
 use super::read::{Job, Reading, Saved};
 use super::survey::{Outlets, Survey};
@@ -57,7 +57,7 @@ impl Pieces {
         let mut pieces = Vec::with_capacity(self.lens.len());
         for len in &self.lens {
             let (piece, after) = rest.split_at_checked(*len).unwrap_or((rest, &[]));
-            pieces.push(piece);
+            pieces.push(Piece::from(piece));
             rest = after;
         }
         let stored = if pieces.is_empty() { Ok(Vec::new()) } else { chunks.put(&pieces) };

@@ -4,16 +4,17 @@
 //! cannot be saved as it should is reported, and never remembered as unchanged.
 
 use super::Report;
-use super::chunks::Chunks;
+use super::bundle::{Bundle, Place as Placed, Slices, Small};
+use super::chunks::{Chunks, Piece};
 use super::cut::{Cutter, Storing};
 use super::unchanged::frame::{Key, is_settled, key};
 use crate::metadata::capture::{Names, Place, Stat, attributes};
-use chunkstore::Result;
 use chunkstore::chunker::Chunker;
 use chunkstore::id::{BlobId, Reference};
-use chunkstore::list::Item;
+use chunkstore::list::{Item, Slice};
 use chunkstore::tree::{Attributes, Content, Entry, Node, Time};
 use chunkstore::writer::ListBuilder;
+use chunkstore::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::File;
@@ -71,6 +72,9 @@ pub struct Reading<'a> {
     pub chunker: &'a Chunker,
     pub chunks: &'a Chunks<'a>,
     pub inline_bytes_max: u64,
+    /// Files up to this size share chunks; 0 if the repository has no such.
+    pub bundled_bytes_max: u64,
+    pub slices: Slices,
     pub read_bytes: AtomicU64,
 }
 
@@ -93,6 +97,10 @@ struct Draft {
 
 enum Drafted {
     Node(Node),
+    /// A small content at this place of a buffer, which may go into a bundle.
+    Small(Range<usize>),
+    /// This part of the bundle.
+    Part(usize),
     /// Chunks at these places of a buffer.
     Chunks(Vec<Range<usize>>),
 }
@@ -102,15 +110,16 @@ impl Drafted {
     fn len(&self) -> u64 {
         match self {
             Drafted::Node(Node::File(content)) => content.size(),
-            Drafted::Node(_) => 0,
+            Drafted::Node(_) | Drafted::Part(_) => 0,
+            Drafted::Small(place) => place.len() as u64,
             Drafted::Chunks(places) => places.iter().map(|place| place.len() as u64).sum(),
         }
     }
 }
 
 impl Reading<'_> {
-    /// Reads small files and special ones, in order; all their chunks are asked for at once. `None` stands for what
-    /// could not be saved. `buffer` is any.
+    /// Reads small files and special ones, in order; all their chunks are asked for at once, and the smallest become one bundle.
+    /// `None` stands for what could not be saved. `buffer` is any.
     pub fn small(&self, jobs: Vec<Job>, buffer: &mut Vec<u8>) -> Result<Vec<Option<Saved>>> {
         buffer.clear();
         let mut drafts = Vec::with_capacity(jobs.len());
@@ -118,17 +127,65 @@ impl Reading<'_> {
             self.chunks.halt.check()?;
             drafts.push(self.draft(job, buffer)?);
         }
+        let bundle = self.bundle(&jobs, &mut drafts, buffer)?;
         let places = drafts.iter().flatten().flat_map(|draft| match &draft.content {
             Drafted::Chunks(places) => places.as_slice(),
-            Drafted::Node(_) => &[],
+            _ => &[],
         });
-        let pieces: Vec<&[u8]> = places.map(|place| buffer.get(place.clone()).unwrap_or_default()).collect();
-        let mut references = if pieces.is_empty() { Vec::new() } else { self.chunks.put(&pieces)? }.into_iter();
+        let mut pieces: Vec<Piece<'_>> =
+            places.map(|place| Piece::from(buffer.get(place.clone()).unwrap_or_default())).collect();
+        pieces.extend((!bundle.is_empty()).then_some(Piece { content: &bundle.bytes, former: &bundle.former }));
+        let mut references = if pieces.is_empty() { Vec::new() } else { self.chunks.put(&pieces)? };
+        if !bundle.is_empty() {
+            let link = references.pop().ok_or_else(|| Error::invalid("bundle", "it was not stored"))?;
+            self.take_slices(&bundle, link, &mut drafts);
+        }
+        let mut references = references.into_iter();
         let saved = jobs
             .into_iter()
             .zip(drafts)
             .map(|(job, draft)| draft.map(|draft| self.save(job, draft, &mut references)).transpose());
         saved.collect()
+    }
+
+    /// Decides where small contents go, and gathers those that go together.
+    fn bundle(&self, jobs: &[Job], drafts: &mut [Option<Draft>], buffer: &[u8]) -> Result<Bundle> {
+        let is_small = |draft: &Option<Draft>| matches!(draft, Some(Draft { content: Drafted::Small(_), .. }));
+        let files = jobs.iter().zip(drafts.iter()).filter_map(|(job, draft)| match draft {
+            Some(Draft { content: Drafted::Small(place), .. }) => {
+                let content = buffer.get(place.clone()).unwrap_or_default();
+                Some(Small { content, previous: job.previous.as_deref() })
+            }
+            _ => None,
+        });
+        let files: Vec<Small<'_>> = files.collect();
+        if files.is_empty() {
+            return Ok(Bundle::default());
+        }
+        let (places, bundle) = self.slices.place(&files, self.chunks)?;
+        for (draft, place) in drafts.iter_mut().filter(|draft| is_small(draft)).flatten().zip(places) {
+            let Drafted::Small(at) = &draft.content else { continue };
+            draft.content = match place {
+                Placed::Slice(slice) => Drafted::Node(sliced(slice)),
+                Placed::Part(part) => Drafted::Part(part),
+                Placed::Alone => Drafted::Chunks(self.cut(buffer, at.clone())),
+            };
+        }
+        Ok(bundle)
+    }
+
+    /// The bundle was stored: names the parts of it.
+    fn take_slices(&self, bundle: &Bundle, link: Reference, drafts: &mut [Option<Draft>]) {
+        let mut slices = Vec::new();
+        for draft in drafts.iter_mut().flatten() {
+            if let Drafted::Part(part) = draft.content
+                && let Some(slice) = bundle.slice(part, link)
+            {
+                draft.content = Drafted::Node(sliced(slice));
+                slices.push(slice);
+            }
+        }
+        self.slices.remember(&slices);
     }
 
     /// Reads a large file or one with holes.
@@ -316,7 +373,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// What was read from `start` on: inline, or chunks in place.
+    /// What was read from `start` on: inline, or chunks in place, or small enough for a bundle.
     fn cut_small(&self, buffer: &mut Vec<u8>, start: usize) -> Drafted {
         let content = buffer.get(start..).unwrap_or_default();
         if content.len() as u64 <= self.inline_bytes_max {
@@ -324,13 +381,22 @@ impl Reading<'_> {
             buffer.truncate(start);
             return Drafted::Node(inline);
         }
+        let all = start..buffer.len();
+        if content.len() as u64 <= self.bundled_bytes_max {
+            return Drafted::Small(all);
+        }
+        Drafted::Chunks(self.cut(buffer, all))
+    }
+
+    /// The chunks in a stretch of a buffer.
+    fn cut(&self, buffer: &[u8], all: Range<usize>) -> Vec<Range<usize>> {
         let mut places = Vec::new();
-        let mut at = start;
-        while let Some(len) = self.chunker.cut(buffer.get(at..).unwrap_or_default(), true) {
+        let mut at = all.start;
+        while let Some(len) = self.chunker.cut(buffer.get(at..all.end).unwrap_or_default(), true) {
             places.push(at..at + len);
             at += len;
         }
-        Drafted::Chunks(places)
+        places
     }
 
     /// Stretch by stretch, up to the size that the file had when it was opened. Holes are not read.
@@ -382,6 +448,7 @@ impl Reading<'_> {
                 }
                 Node::File(list.finish(self.chunks.writer)?)
             }
+            Drafted::Small(_) | Drafted::Part(_) => return Err(Error::invalid("a small file", "it was not stored")),
         };
         let size = if let Node::File(content) = &node { content.size() } else { 0 };
         let entry = Entry { name: job.name, attributes, node };
@@ -426,6 +493,10 @@ impl Verb {
             Verb::Unchanged => "unchanged",
         }
     }
+}
+
+fn sliced(slice: Slice) -> Node {
+    Node::File(Content::Items { size: slice.len, items: vec![Item::Slice(slice)] })
 }
 
 /// The next stretch of data from `at` on; empty at `size` if there is none. A file system that knows of no holes

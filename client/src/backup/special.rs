@@ -293,10 +293,10 @@ impl Depot<'_> {
             walk = walk.without(own);
         }
         let unchanged = self.place.read(self.context.store, self.trust);
-        let names = self.reading.names;
+        let reading = &self.reading;
         let assembler = Assembler::new(self.session.chunks.writer, report, halt, self.cache.as_deref_mut());
-        let (assembled, found) = pipeline::run(&self.reading, assembler, |outlets| {
-            Survey::new(walk, unchanged, names, report, halt, outlets).with_prepared(&prepared)
+        let (assembled, found) = pipeline::run(reading, assembler, |outlets| {
+            Survey::new(walk, unchanged, reading, outlets).with_prepared(&prepared)
         })?;
         if found == 0 {
             return Err(Error::invalid("paths", "none of those given exists"));

@@ -4,15 +4,17 @@
 use super::Report;
 use super::halt::Halt;
 use super::pipeline::{Group, Large, Work};
-use super::read::{Job, SMALL_BYTES_MAX, Saved, Verb, now};
+use super::read::{Job, Reading, SMALL_BYTES_MAX, Saved, Verb, now};
 use super::unchanged::frame::{Key, is_settled, key};
 use super::unchanged::{Finding, Unchanged};
 use super::walk::{Step, Walk};
 use crate::metadata::capture::{Names, Stat, attributes};
+use chunkstore::key::WriteKey;
 use chunkstore::tree::Attributes;
 use chunkstore::{Error, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -20,9 +22,13 @@ use std::sync::Arc;
 const EVENTS_MAX: usize = 512;
 const FRAMES_BYTES_MAX: usize = 256 << 10;
 /// A group of small files has at most so many, in so many directories: that bounds open descriptors.
-const GROUP_FILES_MAX: usize = 64;
-const GROUP_DIRECTORIES_MAX: usize = 8;
+const GROUP_FILES_MAX: usize = 512;
+const GROUP_DIRECTORIES_MAX: usize = 64;
 const OPEN_DIRECTORIES_MAX: usize = 512;
+/// The small files of a group become one bundle, which ends at so many bytes, or from the lower bound on after a name that says so: then
+/// the same files become the same bundles, whatever came before them.
+const BUNDLE_BYTES_MIN: u64 = 128 << 10;
+const BUNDLE_BYTES_MAX: u64 = 512 << 10;
 /// Files of several names are read once if they have at least so many bytes, and as long as no more of them are remembered.
 const SHARED_BYTES_MIN: u64 = 64 << 10;
 const SHARED_MAX: usize = 65_536;
@@ -93,6 +99,9 @@ pub struct Survey<'a> {
     shared: HashMap<Key, u64>,
     group_directories_max: usize,
     prepared: &'a [Saved],
+    key: &'a WriteKey,
+    /// Sizes of files that go into bundles.
+    bundled: RangeInclusive<u64>,
 }
 
 /// The group of small files that is being filled; it is the batch's last group.
@@ -103,6 +112,8 @@ struct OpenGroup {
     /// Its place among the batch's groups.
     at: usize,
     bytes: u64,
+    /// Of these: what goes into its bundle.
+    bundle_bytes: u64,
     directories: usize,
 }
 
@@ -112,22 +123,17 @@ fn gone() -> Error {
 }
 
 impl<'a> Survey<'a> {
-    pub fn new(
-        walk: Walk<'a>,
-        unchanged: Unchanged<'a>,
-        names: &'a Names,
-        report: &'a Report<'a>,
-        halt: &'a Halt<'a>,
-        outlets: Outlets,
-    ) -> Survey<'a> {
+    pub fn new(walk: Walk<'a>, unchanged: Unchanged<'a>, reading: &'a Reading<'a>, outlets: Outlets) -> Survey<'a> {
         let (batch, open) = (Batch::default(), OpenGroup::default());
         let group_directories_max = (OPEN_DIRECTORIES_MAX / outlets.groups_max).clamp(1, GROUP_DIRECTORIES_MAX);
         Survey {
             walk,
             unchanged,
-            names,
-            report,
-            halt,
+            names: reading.names,
+            report: reading.report,
+            halt: reading.chunks.halt,
+            key: &reading.chunks.writer.sealer.key,
+            bundled: reading.inline_bytes_max + 1..=reading.bundled_bytes_max,
             outlets,
             batch,
             open,
@@ -164,7 +170,10 @@ impl<'a> Survey<'a> {
             Step::Prepared(at) => self.prepared(at),
             Step::Leave => self.leave(),
         }
-        if self.batch.events.len() >= EVENTS_MAX || self.batch.frames.len() >= FRAMES_BYTES_MAX {
+        let (events, frames) = (self.batch.events.len(), self.batch.frames.len());
+        // A bundle that is being filled is not ended by what comes between its files, unless that is much.
+        let times = if self.open.bundle_bytes > 0 { 2 } else { 1 };
+        if events >= EVENTS_MAX * times || frames >= FRAMES_BYTES_MAX * times {
             self.close_batch()?;
         }
         Ok(())
@@ -262,10 +271,12 @@ impl<'a> Survey<'a> {
             self.batch.groups.push(outcome);
             return self.outlets.large.send(Large { job, done }).map_err(|_| gone());
         }
+        let bundled = if self.bundled.contains(&size) { size } else { 0 };
         let is_here = |last: &Job| Arc::<OwnedFd>::ptr_eq(&last.directory, &job.directory);
         let mut is_elsewhere = !self.open.jobs.last().is_some_and(is_here);
         if self.open.jobs.len() >= GROUP_FILES_MAX
             || self.open.bytes + size > SMALL_BYTES_MAX
+            || self.open.bundle_bytes + bundled > BUNDLE_BYTES_MAX
             || (is_elsewhere && self.open.directories >= self.group_directories_max)
         {
             self.close_group()?;
@@ -280,8 +291,10 @@ impl<'a> Survey<'a> {
         self.batch.events.push(Event::Read(self.open.at, self.open.jobs.len()));
         self.open.directories += usize::from(is_elsewhere);
         self.open.bytes += size;
+        self.open.bundle_bytes += bundled;
+        let ends = bundled > 0 && self.open.bundle_bytes >= BUNDLE_BYTES_MIN && self.key.splits_bundle(&job.name);
         self.open.jobs.push(job);
-        Ok(())
+        if ends { self.close_group() } else { Ok(()) }
     }
 
     fn close_group(&mut self) -> Result<()> {

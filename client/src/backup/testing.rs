@@ -90,8 +90,15 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Fixture {
+        Fixture::with(Fixture::configuration())
+    }
+
+    pub fn configuration() -> Configuration {
+        Configuration::new(RepositoryId([7; 16]), 0)
+    }
+
+    pub fn with(configuration: Configuration) -> Fixture {
         let backend = Arc::new(Simulated::new());
-        let configuration = Configuration::new(RepositoryId([7; 16]), 0);
         Repository::create(&*backend, &configuration).unwrap();
         let temp = tempfile::tempdir().unwrap();
         Fixture {

@@ -1,5 +1,7 @@
 //! Whole backups into a repository in memory, read back.
 
+mod bundles;
+
 mod cached;
 
 mod deltas;
