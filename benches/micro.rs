@@ -140,12 +140,11 @@ fn deltas(c: &mut Criterion, setup: &Setup) -> Result<()> {
     let mut group = c.benchmark_group("delta");
     group.throughput(bytes_of(&chunks));
     group.bench_function("sketch", |b| b.iter(|| chunks.iter().for_each(|chunk| _ = black_box(Sketch::of(chunk)))));
-    group.bench_function("find", |b| b.iter(|| sketches.iter().for_each(|s| _ = black_box(index.find(s)))));
+    group.bench_function("find", |b| b.iter(|| sketches.chunks(16).for_each(|some| _ = black_box(index.find(some)))));
     let similar: Vec<_> = chunks
         .iter()
-        .zip(&sketches)
-        .map(|(chunk, sketch)| {
-            let found = index.find(sketch);
+        .zip(sketches.chunks(16).flat_map(|some| index.find(some)))
+        .map(|(chunk, found)| {
             let found = found.iter().take(2).rev();
             let found: Vec<_> = found.filter_map(|found| Some((found.id, Arc::clone(bases.get(&found.id)?)))).collect();
             (*chunk, setup.keys.write.tag(Kind::Chunk, chunk), found)

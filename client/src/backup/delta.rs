@@ -21,7 +21,7 @@ const CHUNK_BYTES_MIN: usize = 1 << 10;
 /// Bases of a delta: a third saves nothing to speak of.
 const BASES_MAX: usize = 2;
 /// A further base has at least so many bins of the chunk that those before it lack: reading and searching one costs as much as the first.
-const GAIN_MIN: u32 = 3;
+const GAIN_MIN: u32 = 2;
 
 /// Whether and how chunks are stored as differences.
 pub enum Deltas {
@@ -79,13 +79,10 @@ impl<'a> Delta<'a> {
         for (prepared, piece) in prepared.iter_mut().zip(pieces).filter(|(_, piece)| piece.len() >= CHUNK_BYTES_MIN) {
             prepared.sketch = Some(Sketch::of(piece));
         }
-        let candidates: Vec<Vec<Candidate>> = self.with_index(|index| {
-            prepared
-                .iter()
-                .map(|one| one.sketch.as_ref().map(|sketch| index.find(sketch)).unwrap_or_default())
-                .collect()
-        });
-        let chosen = self.choose(&prepared, candidates, gate)?;
+        let sketches: Vec<Sketch> = prepared.iter().filter_map(|prepared| prepared.sketch).collect();
+        let mut found = self.with_index(|index| index.find(&sketches)).into_iter();
+        let candidates = prepared.iter().map(|one| one.sketch.and_then(|_| found.next()).unwrap_or_default()).collect();
+        let chosen = self.choose(candidates, gate)?;
         let ids: HashSet<BlobId> = chosen.iter().flatten().map(|candidate| candidate.id).collect();
         if ids.is_empty() {
             return Ok(prepared);
@@ -137,12 +134,7 @@ impl<'a> Delta<'a> {
     }
 
     /// The best candidates of each that the store has. Of the others those that were stored before this run are gone for good.
-    fn choose(
-        &self,
-        prepared: &[Prepared],
-        candidates: Vec<Vec<Candidate>>,
-        gate: &Gate<'_>,
-    ) -> Result<Vec<Vec<Candidate>>> {
+    fn choose(&self, candidates: Vec<Vec<Candidate>>, gate: &Gate<'_>) -> Result<Vec<Vec<Candidate>>> {
         let ids: HashSet<BlobId> = candidates.iter().flatten().map(|candidate| candidate.id).collect();
         if ids.is_empty() {
             return Ok(candidates);
@@ -152,13 +144,11 @@ impl<'a> Delta<'a> {
         let present: HashSet<BlobId> =
             ids.into_iter().zip(present).filter_map(|(id, present)| present.then_some(id)).collect();
         let mut chosen = Vec::with_capacity(candidates.len());
-        for (candidates, prepared) in candidates.into_iter().zip(prepared) {
+        for candidates in candidates {
             let (there, gone): (Vec<_>, Vec<_>) =
                 candidates.into_iter().partition(|candidate| present.contains(&candidate.id));
             for gone in gone.iter().filter(|gone| !gone.is_fresh) {
-                if let Some(sketch) = &prepared.sketch {
-                    self.with_index(|index| index.forget(sketch, gone.id));
-                }
+                self.with_index(|index| index.forget(gone));
             }
             chosen.push(worth_reading(there));
         }
@@ -197,15 +187,16 @@ mod tests {
     #[test]
     fn a_further_base_has_what_the_first_lacks() {
         let chosen = |equal: &[u16]| {
-            let candidate = |equal: &u16| Candidate { id: BlobId([0; 32]), depth: 0, equal: *equal, is_fresh: false };
+            let candidate =
+                |equal: &u16| Candidate { number: 0, id: BlobId([0; 32]), depth: 0, equal: *equal, is_fresh: false };
             let chosen = worth_reading(equal.iter().map(candidate).collect());
             chosen.iter().map(|candidate| candidate.equal).collect::<Vec<_>>()
         };
         assert!(chosen(&[]).is_empty());
         assert_eq!(chosen(&[0xff]), [0xff]);
-        assert_eq!(chosen(&[0xff, 0xff, 0x3ff]), [0xff], "two bins more are not worth it");
-        assert_eq!(chosen(&[0xff, 0x7f0, 0xf00]), [0xff, 0x7f0]);
-        assert_eq!(chosen(&[0xff, 0xf0, 0x700]), [0xff, 0x700]);
-        assert_eq!(chosen(&[0x3, 0x1c, 0xe0]), [0x3, 0x1c], "two at most");
+        assert_eq!(chosen(&[0xff, 0xff, 0x1ff]), [0xff], "one bin more is not worth it");
+        assert_eq!(chosen(&[0xff, 0x3f0, 0x700]), [0xff, 0x3f0]);
+        assert_eq!(chosen(&[0xff, 0xf0, 0x300]), [0xff, 0x300]);
+        assert_eq!(chosen(&[0x3, 0xc, 0x30]), [0x3, 0xc], "two at most");
     }
 }
