@@ -15,11 +15,15 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, CapsuleId, Tag};
 use crate::key::{Keys, OpeningKey, WriteKey, random};
 use crate::record::{AUTHENTICATOR_LEN, CONTENT_BYTES_MAX, Header, Kind, Record, check_links};
+pub use compress::Differ;
 use payload::{BASES_MAX, Codec, Payload, decode_delta, encode_delta};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+/// A delta of at most this part of its content is shorter than the content alone, as far as that can be said without trying.
+const CERTAIN_PART: usize = 8;
 
 /// Session keys that an [`Opener`] keeps, at most.
 const SESSIONS_MAX: usize = 4096;
@@ -42,6 +46,20 @@ impl Level {
 
     pub fn number(self) -> u8 {
         self.0
+    }
+}
+
+/// Stored chunks that a new one resembles, with their contents, the most similar last.
+#[derive(Default)]
+pub struct Bases {
+    list: Vec<(BlobId, Arc<Vec<u8>>)>,
+    prefix: Arc<Vec<u8>>,
+}
+
+impl Bases {
+    pub fn new(list: Vec<(BlobId, Arc<Vec<u8>>)>) -> Bases {
+        let prefix = joined(list.iter().map(|(_, content)| Arc::clone(content)).collect());
+        Bases { list, prefix }
     }
 }
 
@@ -120,24 +138,31 @@ impl Sealer {
     /// that is smaller than the chunk alone is for the caller to see.
     pub fn seal_delta(&self, tag: Tag, content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)]) -> Result<Record> {
         check_content_len(content)?;
-        if !(1..=BASES_MAX).contains(&bases.len()) {
-            return Err(Error::invalid("a delta", format!("{} bases", bases.len())));
+        let bases = Bases::new(bases.to_vec());
+        if !(1..=BASES_MAX).contains(&bases.list.len()) {
+            return Err(Error::invalid("a delta", format!("{} bases", bases.list.len())));
         }
-        let body = delta_body(content, bases, self.level().unwrap_or(0));
+        let body = delta_body(content, &bases, self.level().unwrap_or(0), &mut Differ::default());
         let body = body.ok_or_else(|| Error::invalid("a delta", "its content cannot be compressed"))?;
-        self.seal_delta_body(tag, content, &body, bases)
+        self.seal_delta_body(tag, content, &body, &bases)
     }
 
     /// Seals a chunk as a delta if that pays (`docs/delta.md`), alone otherwise. A delta is the record that has links.
-    pub fn seal_similar(&self, tag: Tag, content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)]) -> Result<Record> {
+    pub fn seal_similar<'b>(
+        &self,
+        tag: Tag,
+        content: &[u8],
+        bases: &'b Bases,
+        differ: &mut Differ<'b>,
+    ) -> Result<Record> {
         check_content_len(content)?;
-        let level = self.level().filter(|_| (1..=BASES_MAX).contains(&bases.len()));
-        let Some(body) = level.and_then(|level| delta_body(content, bases, level)) else {
+        let level = self.level().filter(|_| (1..=BASES_MAX).contains(&bases.list.len()));
+        let Some(body) = level.and_then(|level| delta_body(content, bases, level, differ)) else {
             return self.seal(Kind::Chunk, tag, content, &[]);
         };
         // Its bases are named in clear too.
-        let delta_len = body.len() + bases.len() * BlobId::LEN;
-        if delta_len <= content.len() / 32 {
+        let delta_len = body.len() + bases.list.len() * BlobId::LEN;
+        if delta_len <= content.len() / CERTAIN_PART {
             return self.seal_delta_body(tag, content, &body, bases);
         }
         // A frame that is longer loses.
@@ -148,17 +173,11 @@ impl Sealer {
         }
     }
 
-    fn seal_delta_body(
-        &self,
-        tag: Tag,
-        content: &[u8],
-        body: &[u8],
-        bases: &[(BlobId, Arc<Vec<u8>>)],
-    ) -> Result<Record> {
+    fn seal_delta_body(&self, tag: Tag, content: &[u8], body: &[u8], bases: &Bases) -> Result<Record> {
         let payload = Payload { kind: Kind::Chunk, codec: Codec::Delta, plain_len: content.len(), body };
-        let record = self.seal_payload(&payload, tag, bases.iter().map(|(id, _)| *id).collect())?;
+        let record = self.seal_payload(&payload, tag, bases.list.iter().map(|(id, _)| *id).collect())?;
         self.check(&record, Kind::Chunk, content, &|id| {
-            let base = bases.iter().find(|(base, _)| *base == id);
+            let base = bases.list.iter().find(|(base, _)| *base == id);
             base.map(|(_, content)| Arc::clone(content)).ok_or_else(|| Error::missing(format!("blob {id}")))
         })?;
         Ok(record)
@@ -374,18 +393,22 @@ fn open_body(record: &Record, payload: &Payload<'_>, base: &dyn Fn(BlobId) -> Re
 }
 
 /// The contents of bases, one after the other.
-fn prefix_of(bases: Vec<BlobId>, base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>) -> Result<Vec<u8>> {
-    let mut prefix = Vec::new();
-    for id in bases {
-        prefix.extend_from_slice(&base(id)?);
-    }
-    Ok(prefix)
+fn prefix_of(bases: Vec<BlobId>, base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>) -> Result<Arc<Vec<u8>>> {
+    let contents = bases.into_iter().map(base).collect::<Result<Vec<_>>>()?;
+    Ok(joined(contents))
 }
 
-fn delta_body(content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)], level: i32) -> Option<Vec<u8>> {
-    let prefix = bases.iter().map(|(_, content)| content.as_slice()).collect::<Vec<_>>().concat();
-    let frame = compress::compress_delta(content, &prefix, level)?;
-    Some(encode_delta(bases.iter().map(|(id, _)| id), &frame))
+/// One alone is not copied.
+fn joined(mut contents: Vec<Arc<Vec<u8>>>) -> Arc<Vec<u8>> {
+    match contents.pop() {
+        Some(only) if contents.is_empty() => only,
+        last => Arc::new(contents.iter().chain(&last).map(|content| content.as_slice()).collect::<Vec<_>>().concat()),
+    }
+}
+
+fn delta_body<'b>(content: &[u8], bases: &'b Bases, level: i32, differ: &mut Differ<'b>) -> Option<Vec<u8>> {
+    let frame = differ.compress(content, &bases.prefix, level)?;
+    Some(encode_delta(bases.list.iter().map(|(id, _)| id), &frame))
 }
 
 fn check_content_len(content: &[u8]) -> Result<()> {

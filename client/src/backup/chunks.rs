@@ -4,7 +4,7 @@ use super::compression::Pace;
 use super::delta::{Delta, Prepared};
 use super::gate::Gate;
 use super::halt::Halt;
-use chunkstore::codec::Sealer;
+use chunkstore::codec::{Differ, Sealer};
 use chunkstore::id::{BlobId, Reference, Tag};
 use chunkstore::record::Kind;
 use chunkstore::store::Store;
@@ -40,17 +40,25 @@ impl Chunks<'_> {
             }
         }
         let contents: Vec<&[u8]> = fresh.iter().map(|(_, piece)| *piece).collect();
-        for ((tag, piece), prepared) in fresh.iter().zip(self.delta.prepare(&contents, self.gate)?) {
-            references.insert(*tag, self.put_new(*tag, piece, &prepared)?);
+        let prepared = self.delta.prepare(&contents, self.gate)?;
+        let mut differ = Differ::default();
+        for ((tag, piece), prepared) in fresh.iter().zip(&prepared) {
+            references.insert(*tag, self.put_new(*tag, piece, prepared, &mut differ)?);
         }
         let named = tags.iter().map(|tag| references.get(tag).copied());
         named.collect::<Option<_>>().ok_or_else(|| Error::invalid("chunk", "it was not stored"))
     }
 
-    fn put_new(&self, tag: Tag, piece: &[u8], prepared: &Prepared) -> Result<Reference> {
+    fn put_new<'b>(
+        &self,
+        tag: Tag,
+        piece: &[u8],
+        prepared: &'b Prepared,
+        differ: &mut Differ<'b>,
+    ) -> Result<Reference> {
         self.halt.check()?;
         if !self.gate.is_dry() {
-            let seal = |sealer: &Sealer| sealer.seal_similar(tag, piece, &prepared.bases);
+            let seal = |sealer: &Sealer| sealer.seal_similar(tag, piece, &prepared.bases, differ);
             let record = self.pace.sealing(&self.writer.sealer, seal)?;
             let (sealed, is_delta) = (record.id, !record.links.is_empty());
             let revealed = if self.delta.keeps() { Some(self.writer.sealer.reveal(&record)?) } else { None };

@@ -5,6 +5,7 @@
 use super::bases::Cache;
 use super::gate::Gate;
 use chunkstore::Result;
+use chunkstore::codec::Bases;
 use chunkstore::id::{BlobId, RepositoryId, Tag};
 use chunkstore::key::WriteKey;
 use chunkstore::reader::Reader;
@@ -52,8 +53,7 @@ enum Source<'a> {
 #[derive(Default)]
 pub struct Prepared {
     sketch: Option<Sketch>,
-    /// The most similar last.
-    pub bases: Vec<(BlobId, Arc<Vec<u8>>)>,
+    pub bases: Bases,
     /// If it becomes a delta of these bases.
     depth: u8,
 }
@@ -95,12 +95,14 @@ impl<'a> Delta<'a> {
         let contents: HashMap<BlobId, Arc<Vec<u8>>> =
             ids.into_iter().zip(contents).filter_map(|(id, content)| Some((id, content?))).collect();
         for (prepared, chosen) in prepared.iter_mut().zip(chosen) {
+            let mut bases = Vec::with_capacity(chosen.len());
             for candidate in chosen.into_iter().rev() {
                 if let Some(content) = contents.get(&candidate.id) {
-                    prepared.bases.push((candidate.id, Arc::clone(content)));
+                    bases.push((candidate.id, Arc::clone(content)));
                     prepared.depth = prepared.depth.max(candidate.depth + 1);
                 }
             }
+            prepared.bases = Bases::new(bases);
         }
         Ok(prepared)
     }
