@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shorter chunks are stored whole: what names the bases would be as long as what they save.
 const CHUNK_BYTES_MIN: usize = 1 << 10;
-/// Bases of a delta: a third saves nothing to speak of.
-const BASES_MAX: usize = 2;
+/// Bases of a delta: as many as the format allows.
+const BASES_MAX: usize = 3;
 /// A further base has at least so many bins of the chunk that those before it lack: reading and searching one costs as much as the first.
 const GAIN_MIN: u32 = 2;
 
@@ -199,6 +199,6 @@ mod tests {
         assert_eq!(chosen(&[0xff, 0xff, 0x1ff]), [0xff], "one bin more is not worth it");
         assert_eq!(chosen(&[0xff, 0x3f0, 0x700]), [0xff, 0x3f0]);
         assert_eq!(chosen(&[0xff, 0xf0, 0x300]), [0xff, 0x300]);
-        assert_eq!(chosen(&[0x3, 0xc, 0x30]), [0x3, 0xc], "two at most");
+        assert_eq!(chosen(&[0x3, 0xc, 0x30, 0xc0]), [0x3, 0xc, 0x30], "three at most");
     }
 }
