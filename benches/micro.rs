@@ -4,7 +4,7 @@
 
 use chunkstore::Result;
 use chunkstore::chunker::Chunker;
-use chunkstore::codec::{Level, Opener, Sealer};
+use chunkstore::codec::{Bases, Differ, Level, Opener, Sealer};
 use chunkstore::configuration::Configuration;
 use chunkstore::id::{BlobId, PackId, Reference, RepositoryId, Tag};
 use chunkstore::index::Index;
@@ -140,22 +140,24 @@ fn deltas(c: &mut Criterion, setup: &Setup) -> Result<()> {
     let mut group = c.benchmark_group("delta");
     group.throughput(bytes_of(&chunks));
     group.bench_function("sketch", |b| b.iter(|| chunks.iter().for_each(|chunk| _ = black_box(Sketch::of(chunk)))));
-    group.bench_function("find", |b| b.iter(|| sketches.iter().for_each(|s| _ = black_box(index.find(s)))));
+    group.bench_function("find", |b| b.iter(|| sketches.chunks(16).for_each(|some| _ = black_box(index.find(some)))));
     let similar: Vec<_> = chunks
         .iter()
-        .zip(&sketches)
-        .map(|(chunk, sketch)| {
-            let found = index.find(sketch);
+        .zip(sketches.chunks(16).flat_map(|some| index.find(some)))
+        .map(|(chunk, found)| {
             let found = found.iter().take(2).rev();
             let found: Vec<_> = found.filter_map(|found| Some((found.id, Arc::clone(bases.get(&found.id)?)))).collect();
-            (*chunk, setup.keys.write.tag(Kind::Chunk, chunk), found)
+            (*chunk, setup.keys.write.tag(Kind::Chunk, chunk), (!found.is_empty()).then(|| Bases::new(found)))
         })
-        .filter(|(_, _, bases)| !bases.is_empty())
+        .filter_map(|(chunk, tag, bases)| Some((chunk, tag, bases?)))
         .collect();
     group.throughput(bytes_of(&similar.iter().map(|(chunk, ..)| *chunk).collect::<Vec<_>>()));
     group.bench_function("seal", |b| {
         b.iter(|| {
-            similar.iter().for_each(|(chunk, tag, bases)| _ = black_box(sealer.seal_similar(*tag, chunk, bases)))
+            let mut differ = Differ::default();
+            similar
+                .iter()
+                .for_each(|(chunk, tag, bases)| _ = black_box(sealer.seal_similar(*tag, chunk, bases, &mut differ)))
         });
     });
     group.finish();

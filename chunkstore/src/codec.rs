@@ -15,12 +15,17 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, CapsuleId, Tag};
 use crate::key::{Keys, OpeningKey, WriteKey, random};
 use crate::record::{AUTHENTICATOR_LEN, CONTENT_BYTES_MAX, Header, Kind, Record, check_links};
+pub use compress::Differ;
 pub use payload::Part;
 use payload::{BASES_MAX, Base, Codec, PARTS_MAX, Payload, decode_delta, decode_parts, encode_delta, encode_parts};
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+/// A delta of at most this part of its content is shorter than the content alone, as far as that can be said without trying.
+const CERTAIN_PART: usize = 8;
 
 /// Session keys that an [`Opener`] keeps, at most.
 const SESSIONS_MAX: usize = 4096;
@@ -43,6 +48,55 @@ impl Level {
 
     pub fn number(self) -> u8 {
         self.0
+    }
+}
+
+/// What a new chunk may be a delta of.
+#[derive(Default)]
+pub struct Bases {
+    /// With all of their contents.
+    list: Vec<(BlobId, Arc<Vec<u8>>)>,
+    /// If these are parts, which of each; the same chunk may be there several times.
+    ranges: Vec<Range<usize>>,
+    prefix: Arc<Vec<u8>>,
+}
+
+impl Bases {
+    /// Stored chunks, up to three, that it resembles, with their contents, the most similar last.
+    pub fn new(list: Vec<(BlobId, Arc<Vec<u8>>)>) -> Bases {
+        let prefix = joined(list.iter().map(|(_, content)| Arc::clone(content)).collect());
+        Bases { list, ranges: Vec::new(), prefix }
+    }
+
+    /// Parts of stored chunks, of which the first [`Bases::PARTS_MAX`] count.
+    pub fn of_parts(mut parts: Vec<Part>) -> Bases {
+        parts.truncate(Bases::PARTS_MAX);
+        let prefix = parts.iter().map(Part::bytes).collect::<Vec<_>>().concat();
+        let ranges = parts.iter().map(|part| part.range.clone()).collect();
+        Bases { list: parts.into_iter().map(|part| (part.id, part.chunk)).collect(), ranges, prefix: Arc::new(prefix) }
+    }
+
+    pub const PARTS_MAX: usize = PARTS_MAX;
+
+    fn codec(&self) -> Codec {
+        if self.ranges.is_empty() { Codec::Delta } else { Codec::Parts }
+    }
+
+    fn are_possible(&self) -> bool {
+        let most = if self.ranges.is_empty() { BASES_MAX } else { PARTS_MAX };
+        (1..=most).contains(&self.list.len()) && (self.ranges.is_empty() || self.prefix.len() <= CONTENT_BYTES_MAX)
+    }
+
+    fn links(&self) -> Vec<BlobId> {
+        let mut ids: Vec<BlobId> = self.list.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn body(&self, frame: &[u8]) -> Vec<u8> {
+        let ids = self.list.iter().map(|(id, _)| id);
+        if self.ranges.is_empty() { encode_delta(ids, frame) } else { encode_parts(ids.zip(&self.ranges), frame) }
     }
 }
 
@@ -121,24 +175,31 @@ impl Sealer {
     /// that is smaller than the chunk alone is for the caller to see.
     pub fn seal_delta(&self, tag: Tag, content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)]) -> Result<Record> {
         check_content_len(content)?;
-        if !(1..=BASES_MAX).contains(&bases.len()) {
-            return Err(Error::invalid("a delta", format!("{} bases", bases.len())));
+        let bases = Bases::new(bases.to_vec());
+        if !bases.are_possible() {
+            return Err(Error::invalid("a delta", format!("{} bases", bases.list.len())));
         }
-        let body = delta_body(content, bases, self.level().unwrap_or(0));
+        let body = delta_body(content, &bases, self.level().unwrap_or(0), &mut Differ::default());
         let body = body.ok_or_else(|| Error::invalid("a delta", "its content cannot be compressed"))?;
-        self.seal_delta_body(tag, content, &body, bases)
+        self.seal_delta_body(tag, content, &body, &bases)
     }
 
     /// Seals a chunk as a delta if that pays (`docs/delta.md`), alone otherwise. A delta is the record that has links.
-    pub fn seal_similar(&self, tag: Tag, content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)]) -> Result<Record> {
+    pub fn seal_similar<'b>(
+        &self,
+        tag: Tag,
+        content: &[u8],
+        bases: &'b Bases,
+        differ: &mut Differ<'b>,
+    ) -> Result<Record> {
         check_content_len(content)?;
-        let level = self.level().filter(|_| (1..=BASES_MAX).contains(&bases.len()));
-        let Some(body) = level.and_then(|level| delta_body(content, bases, level)) else {
+        let level = self.level().filter(|_| bases.are_possible());
+        let Some(body) = level.and_then(|level| delta_body(content, bases, level, differ)) else {
             return self.seal(Kind::Chunk, tag, content, &[]);
         };
         // Its bases are named in clear too.
-        let delta_len = body.len() + bases.len() * BlobId::LEN;
-        if delta_len <= content.len() / 32 {
+        let delta_len = body.len() + bases.links().len() * BlobId::LEN;
+        if delta_len <= content.len() / CERTAIN_PART {
             return self.seal_delta_body(tag, content, &body, bases);
         }
         // A frame that is longer loses.
@@ -149,48 +210,11 @@ impl Sealer {
         }
     }
 
-    /// As [`Sealer::seal_similar`], made from parts of stored chunks, of which the first [`Sealer::PARTS_MAX`] count.
-    pub fn seal_from_parts(&self, tag: Tag, content: &[u8], parts: &[Part]) -> Result<Record> {
-        check_content_len(content)?;
-        let parts = parts.get(..Sealer::PARTS_MAX).unwrap_or(parts);
-        let prefix = parts.iter().map(Part::bytes).collect::<Vec<_>>().concat();
-        let level = self.level().filter(|_| !parts.is_empty() && prefix.len() <= CONTENT_BYTES_MAX);
-        let frame = level.and_then(|level| compress::compress_delta(content, &prefix, level));
-        let Some(body) = frame.map(|frame| encode_parts(parts, &frame)) else {
-            return self.seal(Kind::Chunk, tag, content, &[]);
-        };
-        let mut ids: Vec<BlobId> = parts.iter().map(|part| part.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let delta_len = body.len() + ids.len() * BlobId::LEN;
-        let pays_surely = delta_len <= content.len() / 8;
-        let alone = if pays_surely { None } else { self.compress(content, delta_len / 3 * 4) };
-        if alone.is_some() || delta_len > content.len() / 4 * 3 {
-            return self.seal_frame(Kind::Chunk, tag, content, &[], alone);
-        }
-        let payload = Payload { kind: Kind::Chunk, codec: Codec::Parts, plain_len: content.len(), body: &body };
-        let record = self.seal_payload(&payload, tag, ids)?;
+    fn seal_delta_body(&self, tag: Tag, content: &[u8], body: &[u8], bases: &Bases) -> Result<Record> {
+        let payload = Payload { kind: Kind::Chunk, codec: bases.codec(), plain_len: content.len(), body };
+        let record = self.seal_payload(&payload, tag, bases.links())?;
         self.check(&record, Kind::Chunk, content, &|id| {
-            let part = parts.iter().find(|part| part.id == id);
-            part.map(|part| Arc::clone(&part.chunk)).ok_or_else(|| Error::missing(format!("blob {id}")))
-        })?;
-        Ok(record)
-    }
-
-    /// Parts that a delta may be made from.
-    pub const PARTS_MAX: usize = PARTS_MAX;
-
-    fn seal_delta_body(
-        &self,
-        tag: Tag,
-        content: &[u8],
-        body: &[u8],
-        bases: &[(BlobId, Arc<Vec<u8>>)],
-    ) -> Result<Record> {
-        let payload = Payload { kind: Kind::Chunk, codec: Codec::Delta, plain_len: content.len(), body };
-        let record = self.seal_payload(&payload, tag, bases.iter().map(|(id, _)| *id).collect())?;
-        self.check(&record, Kind::Chunk, content, &|id| {
-            let base = bases.iter().find(|(base, _)| *base == id);
+            let base = bases.list.iter().find(|(base, _)| *base == id);
             base.map(|(_, content)| Arc::clone(content)).ok_or_else(|| Error::missing(format!("blob {id}")))
         })?;
         Ok(record)
@@ -418,20 +442,30 @@ fn bases_and_frame<'p>(payload: &Payload<'p>, object: &'static str) -> Result<(V
 }
 
 /// The contents of bases, or parts of them, one after the other.
-fn prefix_of(bases: Vec<Base>, base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>) -> Result<Vec<u8>> {
+fn prefix_of(bases: Vec<Base>, base: &dyn Fn(BlobId) -> Result<Arc<Vec<u8>>>) -> Result<Arc<Vec<u8>>> {
+    if bases.iter().all(|(_, range)| range.is_none()) {
+        return Ok(joined(bases.into_iter().map(|(id, _)| base(id)).collect::<Result<Vec<_>>>()?));
+    }
     let mut prefix = Vec::new();
     for (id, range) in bases {
         let content = base(id)?;
         let part = content.get(range.unwrap_or(0..content.len()));
         prefix.extend_from_slice(part.ok_or_else(|| Error::corrupt(format!("blob {id}"), "a delta needs more of it"))?);
     }
-    Ok(prefix)
+    Ok(Arc::new(prefix))
 }
 
-fn delta_body(content: &[u8], bases: &[(BlobId, Arc<Vec<u8>>)], level: i32) -> Option<Vec<u8>> {
-    let prefix = bases.iter().map(|(_, content)| content.as_slice()).collect::<Vec<_>>().concat();
-    let frame = compress::compress_delta(content, &prefix, level)?;
-    Some(encode_delta(bases.iter().map(|(id, _)| id), &frame))
+/// One alone is not copied.
+fn joined(mut contents: Vec<Arc<Vec<u8>>>) -> Arc<Vec<u8>> {
+    match contents.pop() {
+        Some(only) if contents.is_empty() => only,
+        last => Arc::new(contents.iter().chain(&last).map(|content| content.as_slice()).collect::<Vec<_>>().concat()),
+    }
+}
+
+fn delta_body<'b>(content: &[u8], bases: &'b Bases, level: i32, differ: &mut Differ<'b>) -> Option<Vec<u8>> {
+    let frame = differ.compress(content, &bases.prefix, level)?;
+    Some(bases.body(&frame))
 }
 
 fn check_content_len(content: &[u8]) -> Result<()> {

@@ -23,12 +23,18 @@ const CHECKSUM_LEN: usize = 32;
 /// Chunks found under one pair of bins; the oldest makes room.
 const WAYS: usize = 8;
 const CANDIDATES_MAX: usize = 4;
+/// So many chunks before and after one are its neighbours: two threads enter theirs in turn.
+const NEARBY: usize = 3;
+/// Equal bins of a candidate, at least. A pair is two.
+const EQUAL_MIN: u32 = 2;
 /// The depth of an entry whose blob is gone.
 const GONE: u8 = u8::MAX;
 
 /// A stored chunk that resembles another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Candidate {
+    /// What [`SimilarityIndex::forget`] knows it by.
+    pub number: usize,
     pub id: BlobId,
     pub depth: u8,
     /// Which bins are equal, a bit for each.
@@ -47,6 +53,13 @@ pub struct SimilarityIndex {
     fresh_from: usize,
     /// Place in `entries` plus one, or 0; [`WAYS`] for each bucket.
     ways: Vec<u32>,
+}
+
+/// A chunk by its number.
+struct Found {
+    number: usize,
+    depth: u8,
+    equal: u16,
 }
 
 #[derive(Clone, Copy)]
@@ -70,34 +83,63 @@ impl SimilarityIndex {
         SimilarityIndex { chunks_max, entries: Vec::with_capacity(room), entered: 0, fresh_from: 0, ways }
     }
 
-    /// What resembles the sketch, a few at most: what resembles it most, then what has most of the bins that those before lack.
-    pub fn find(&self, sketch: &Sketch) -> Vec<Candidate> {
-        let mut found: Vec<(usize, Candidate)> = Vec::new();
+    /// What resembles each sketch, a few at most: what resembles it most, then what has most of the bins that those before lack. The
+    /// sketches are those of neighbours in a file, in order: what was entered beside that which resembles a neighbour is looked at too,
+    /// so that what is too little to be found by itself is found.
+    pub fn find(&self, sketches: &[Sketch]) -> Vec<Vec<Candidate>> {
+        let found: Vec<Vec<Found>> = sketches.iter().map(|sketch| self.find_by_pairs(sketch)).collect();
+        let best: Vec<Option<usize>> = found.iter().map(|found| best(found, 0).map(|(_, best)| best.number)).collect();
+        let with_nearby = sketches.iter().zip(found).enumerate().map(|(at, (sketch, mut found))| {
+            for number in best.get(at.saturating_sub(1)..best.len().min(at + 2)).into_iter().flatten().flatten() {
+                self.find_nearby(*number, sketch, &mut found);
+            }
+            self.in_order(found)
+        });
+        with_nearby.collect()
+    }
+
+    /// Chunks that agree with the sketch in a pair of bins.
+    fn find_by_pairs(&self, sketch: &Sketch) -> Vec<Found> {
+        let mut found: Vec<Found> = Vec::new();
         for (pair, hash) in sketch.pairs() {
             for way in self.bucket(hash) {
                 let Some(place) = (*way as usize).checked_sub(1) else { continue };
                 let Some(entry) = self.entries.get(place) else { continue };
                 // Other pairs share the bucket.
-                let is_other = entry.depth >= DEPTH_MAX || !entry.sketch.agrees(sketch, pair);
-                if is_other || found.iter().any(|(other, _)| *other == place) {
-                    continue;
+                if entry.sketch.agrees(sketch, pair) {
+                    self.offer(self.number(place), sketch, &mut found);
                 }
-                let equal = entry.sketch.equal(sketch);
-                let is_fresh = self.number(place) >= self.fresh_from;
-                found.push((place, Candidate { id: entry.id, depth: entry.depth, equal, is_fresh }));
             }
         }
+        found
+    }
+
+    /// Chunks that were entered just before or after this one.
+    fn find_nearby(&self, number: usize, sketch: &Sketch, found: &mut Vec<Found>) {
+        let oldest = self.entered - self.entries.len();
+        for number in number.saturating_sub(NEARBY).max(oldest)..(number + NEARBY + 1).min(self.entered) {
+            self.offer(number, sketch, found);
+        }
+    }
+
+    fn offer(&self, number: usize, sketch: &Sketch, found: &mut Vec<Found>) {
+        let entry = self.entries.get(number % self.chunks_max).filter(|entry| entry.depth < DEPTH_MAX);
+        let Some(entry) = entry else { return };
+        let equal = entry.sketch.equal(sketch);
+        if equal.count_ones() >= EQUAL_MIN && found.iter().all(|other| other.number != number) {
+            found.push(Found { number, depth: entry.depth, equal });
+        }
+    }
+
+    fn in_order(&self, mut found: Vec<Found>) -> Vec<Candidate> {
         let mut covered = 0;
         (0..CANDIDATES_MAX)
             .map_while(|_| {
-                let best = found.iter().enumerate().max_by_key(|(_, (place, candidate))| {
-                    let equal = candidate.equal;
-                    let shallowness = u8::MAX - candidate.depth;
-                    ((equal & !covered).count_ones(), equal.count_ones(), shallowness, self.number(*place))
-                })?;
-                let (_, candidate) = found.swap_remove(best.0);
-                covered |= candidate.equal;
-                Some(candidate)
+                let (at, _) = best(&found, covered)?;
+                let Found { number, depth, equal } = found.swap_remove(at);
+                covered |= equal;
+                let id = self.entries.get(number % self.chunks_max)?.id;
+                Some(Candidate { number, id, depth, equal, is_fresh: number >= self.fresh_from })
             })
             .collect()
     }
@@ -121,17 +163,12 @@ impl SimilarityIndex {
         self.refer(place);
     }
 
-    /// Drops what was found and is gone from the store. An older entry of the same chunk that no bucket has room for may be found
-    /// once this was decoded: then it is dropped in its turn.
-    pub fn forget(&mut self, sketch: &Sketch, id: BlobId) {
-        for (_, hash) in sketch.pairs() {
-            let places: Vec<usize> =
-                self.bucket(hash).iter().filter_map(|way| (*way as usize).checked_sub(1)).collect();
-            for place in places {
-                if let Some(entry) = self.entries.get_mut(place).filter(|entry| entry.id == id) {
-                    entry.depth = GONE;
-                }
-            }
+    /// Drops what was found and is gone from the store.
+    pub fn forget(&mut self, candidate: &Candidate) {
+        let entry = self.entries.get_mut(candidate.number % self.chunks_max);
+        // Another chunk may have taken its place meanwhile.
+        if let Some(entry) = entry.filter(|entry| entry.id == candidate.id) {
+            entry.depth = GONE;
         }
     }
 
@@ -251,6 +288,14 @@ impl SimilarityIndex {
             self.refer(place);
         }
     }
+}
+
+/// Place in the list and what it is, of that which has most bins besides these.
+fn best(found: &[Found], covered: u16) -> Option<(usize, &Found)> {
+    found.iter().enumerate().max_by_key(|(_, found)| {
+        let shallowness = u8::MAX - found.depth;
+        ((found.equal & !covered).count_ones(), found.equal.count_ones(), shallowness, found.number)
+    })
 }
 
 /// Buckets for so many chunks.

@@ -132,10 +132,13 @@ pub(super) fn decode_parts<'a>(body: &'a [u8], object: &'static str) -> Result<(
     Ok((parts, frame))
 }
 
-pub(super) fn encode_parts(parts: &[Part], frame: &[u8]) -> Vec<u8> {
+pub(super) fn encode_parts<'a>(
+    parts: impl ExactSizeIterator<Item = (&'a BlobId, &'a Range<usize>)>,
+    frame: &[u8],
+) -> Vec<u8> {
     let mut e = Encoder::new();
     e.u8(u8::try_from(parts.len()).unwrap_or(u8::MAX));
-    for Part { id, range, .. } in parts {
+    for (id, range) in parts {
         e.raw(&id.0).varint(range.start as u64).varint(range.len() as u64);
     }
     e.raw(frame);

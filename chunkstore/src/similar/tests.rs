@@ -18,6 +18,17 @@ fn numbered(n: usize) -> Sketch {
     sketch(|bin| u16::try_from(n * 16 + bin + 1).unwrap())
 }
 
+fn find(index: &SimilarityIndex, sketch: &Sketch) -> Vec<Candidate> {
+    index.find(std::slice::from_ref(sketch)).pop().unwrap()
+}
+
+/// All of its entries.
+fn forget(index: &mut SimilarityIndex, sketch: &Sketch, id: BlobId) {
+    while let Some(gone) = find(index, sketch).iter().find(|found| found.id == id) {
+        index.forget(gone);
+    }
+}
+
 #[test]
 fn the_most_similar_comes_first_then_the_shallower_then_the_newer() {
     let mut index = SimilarityIndex::new(100);
@@ -30,12 +41,12 @@ fn the_most_similar_comes_first_then_the_shallower_then_the_newer() {
     index.insert(id(5), &sharing(14), DEPTH_MAX);
     index.insert(id(6), &sketch(|_| 9), 0);
     let found: Vec<_> =
-        index.find(&wanted).iter().map(|found| (found.id, found.equal.count_ones(), found.depth)).collect();
+        find(&index, &wanted).iter().map(|found| (found.id, found.equal.count_ones(), found.depth)).collect();
     assert_eq!(found, [(id(4), 12, 1), (id(3), 12, 1), (id(2), 12, 3), (id(1), 4, 0)]);
-    index.forget(&wanted, id(3));
-    assert!(index.find(&wanted).iter().all(|found| found.id != id(3)));
-    assert!(index.find(&sketch(|bin| if bin % 2 == 0 { 7 } else { 11 })).is_empty(), "no pair agrees");
-    assert!(index.find(&sketch(|_| 0)).is_empty());
+    forget(&mut index, &wanted, id(3));
+    assert!(find(&index, &wanted).iter().all(|found| found.id != id(3)));
+    assert!(find(&index, &sketch(|bin| if bin % 2 == 0 { 7 } else { 11 })).is_empty(), "no pair agrees");
+    assert!(find(&index, &sketch(|_| 0)).is_empty());
 }
 
 #[test]
@@ -46,8 +57,44 @@ fn after_the_most_similar_comes_what_has_the_rest() {
     for (n, shared) in [0..10, 0..12, 2..12, 10..16, 12..14].into_iter().enumerate() {
         index.insert(id(n), &sharing(shared), 0);
     }
-    let found: Vec<_> = index.find(&wanted).iter().map(|found| found.id).collect();
+    let found: Vec<_> = find(&index, &wanted).iter().map(|found| found.id).collect();
     assert_eq!(found, [id(1), id(3), id(2), id(0)]);
+}
+
+#[test]
+fn what_was_entered_beside_the_match_of_a_neighbour_is_found() {
+    let mut index = SimilarityIndex::new(100);
+    (0..20).for_each(|n| index.insert(id(n), &numbered(n), 0));
+    // Of these bins no two are a pair.
+    let part = |n: usize| sketch(move |bin| if bin % 2 == 0 { numbered(n).0[bin] } else { 9999 });
+    assert!(find(&index, &part(7)).is_empty());
+    let places = |sketches: &[Sketch]| -> Vec<Vec<BlobId>> {
+        index.find(sketches).iter().map(|found| found.iter().map(|found| found.id).collect()).collect()
+    };
+    assert_eq!(places(&[numbered(5), part(7)]), [vec![id(5)], vec![id(7)]]);
+    assert_eq!(places(&[part(3), numbered(5)]), [vec![id(3)], vec![id(5)]]);
+    assert_eq!(places(&[numbered(5), part(10)]), [vec![id(5)], vec![]], "too far away");
+    // Half of one chunk, half of the next.
+    let both = sketch(|bin| numbered(if bin < 12 { 5 } else { 6 }).0[bin]);
+    let found = find(&index, &both);
+    assert_eq!(found.iter().map(|found| (found.id, found.equal)).collect::<Vec<_>>(), [(id(5), 0xfff0), (id(6), 0xf)]);
+    let lone = sketch(|bin| if bin == 12 { numbered(6).0[bin] } else { numbered(5).0[bin] });
+    assert_eq!(find(&index, &lone).len(), 1, "one bin may be chance");
+}
+
+#[test]
+fn neighbours_are_found_around_the_end_of_the_ring() {
+    let mut index = SimilarityIndex::new(50);
+    let part = |n: usize| sketch(move |bin| if bin % 2 == 0 { numbered(n).0[bin] } else { 9999 });
+    for n in 0..120 {
+        index.insert(id(n), &numbered(n), 0);
+        if n >= 50 {
+            assert_eq!(index.find(&[numbered(n), part(n - 2)])[1][0].id, id(n - 2), "{n}");
+            let oldest = n - 49;
+            assert_eq!(index.find(&[numbered(oldest), part(oldest + 1)])[1][0].id, id(oldest + 1), "{n}");
+            assert!(index.find(&[numbered(oldest), part(oldest - 1)])[1].is_empty(), "{n}");
+        }
+    }
 }
 
 #[test]
@@ -57,10 +104,10 @@ fn the_oldest_makes_room() {
         index.insert(id(n), &numbered(n), 0);
         assert!(index.len() <= 50);
         for kept in n.saturating_sub(49)..=n {
-            assert_eq!(index.find(&numbered(kept)).first().map(|found| found.id), Some(id(kept)), "{kept} of {n}");
+            assert_eq!(find(&index, &numbered(kept)).first().map(|found| found.id), Some(id(kept)), "{kept} of {n}");
         }
         if n >= 50 {
-            assert!(index.find(&numbered(n - 50)).is_empty());
+            assert!(find(&index, &numbered(n - 50)).is_empty());
         }
     }
 }
@@ -72,7 +119,7 @@ fn of_many_that_are_alike_the_newest_are_found() {
         index.insert(id(n), &numbered(1), 0);
         index.insert(id(1000 + n), &numbered(10 + n), 0);
     }
-    assert_eq!(index.find(&numbered(1)).iter().map(|found| found.id).collect::<Vec<_>>(), [99, 98, 97, 96].map(id));
+    assert_eq!(find(&index, &numbered(1)).iter().map(|found| found.id).collect::<Vec<_>>(), [99, 98, 97, 96].map(id));
 }
 
 #[test]
@@ -81,20 +128,20 @@ fn a_decoded_index_finds_the_same_and_knows_what_is_fresh() {
     for n in 0..60 {
         index.insert(id(n), &numbered(n), u8::try_from(n % 3).unwrap());
     }
-    index.forget(&numbered(30), id(30));
+    forget(&mut index, &numbered(30), id(30));
     let bytes = index.encode(&REPOSITORY);
     let mut decoded = SimilarityIndex::decode(&bytes, &REPOSITORY, 40).unwrap();
     assert_eq!(decoded.len(), 39);
     assert!(!decoded.has_changed() && index.has_changed());
     for n in 0..60 {
-        let found = decoded.find(&numbered(n));
+        let found = find(&decoded, &numbered(n));
         assert_eq!(found.len(), usize::from(n >= 20 && n != 30), "{n}");
         assert!(found.iter().all(|found| !found.is_fresh && found.depth == u8::try_from(n % 3).unwrap()));
     }
     decoded.insert(id(100), &numbered(100), 0);
-    assert!(decoded.find(&numbered(100))[0].is_fresh && decoded.has_changed());
+    assert!(find(&decoded, &numbered(100))[0].is_fresh && decoded.has_changed());
     let fewer = SimilarityIndex::decode(&bytes, &REPOSITORY, 10).unwrap();
-    assert_eq!((fewer.len(), fewer.find(&numbered(59)).len(), fewer.find(&numbered(49)).len()), (10, 1, 0));
+    assert_eq!((fewer.len(), find(&fewer, &numbered(59)).len(), find(&fewer, &numbered(49)).len()), (10, 1, 0));
 }
 
 #[test]
@@ -119,13 +166,13 @@ proptest! {
         steps in prop::collection::vec((0usize..30, 0u8..6, any::<bool>()), 0..200), chunks_max in 1usize..40,
     ) {
         let mut index = SimilarityIndex::new(chunks_max);
-        for (n, depth, forget) in steps {
-            if forget {
-                index.forget(&numbered(n), id(n));
-                prop_assert!(index.find(&numbered(n)).is_empty());
+        for (n, depth, is_forgotten) in steps {
+            if is_forgotten {
+                forget(&mut index, &numbered(n), id(n));
+                prop_assert!(find(&index, &numbered(n)).is_empty());
             } else {
                 index.insert(id(n), &numbered(n), depth);
-                let found = index.find(&numbered(n));
+                let found = find(&index, &numbered(n));
                 prop_assert!(found.iter().all(|found| found.id == id(n) && found.equal == u16::MAX && found.depth < DEPTH_MAX));
                 if depth < DEPTH_MAX {
                     prop_assert!(!found.is_empty());
@@ -133,7 +180,7 @@ proptest! {
             }
             prop_assert!(index.len() <= chunks_max);
             let decoded = SimilarityIndex::decode(&index.encode(&REPOSITORY), &REPOSITORY, chunks_max).unwrap();
-            prop_assert!(index.find(&numbered(n)).is_empty() || !decoded.find(&numbered(n)).is_empty());
+            prop_assert!(find(&index, &numbered(n)).is_empty() || !find(&decoded, &numbered(n)).is_empty());
         }
     }
 }

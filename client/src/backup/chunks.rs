@@ -4,7 +4,7 @@ use super::compression::Pace;
 use super::delta::{Delta, Prepared};
 use super::gate::Gate;
 use super::halt::Halt;
-use chunkstore::codec::Sealer;
+use chunkstore::codec::{Differ, Sealer};
 use chunkstore::id::{BlobId, Reference, Tag};
 use chunkstore::list::Slice;
 use chunkstore::record::Kind;
@@ -54,8 +54,10 @@ impl Chunks<'_> {
                 None => fresh.push((*tag, *piece)),
             }
         }
-        for ((tag, piece), prepared) in fresh.iter().zip(self.prepare(&fresh)?) {
-            references.insert(*tag, self.put_new(*tag, piece.content, &prepared)?);
+        let prepared = self.prepare(&fresh)?;
+        let mut differ = Differ::default();
+        for ((tag, piece), prepared) in fresh.iter().zip(&prepared) {
+            references.insert(*tag, self.put_new(*tag, piece.content, prepared, &mut differ)?);
         }
         let named = tags.iter().map(|tag| references.get(tag).copied());
         named.collect::<Option<_>>().ok_or_else(|| Error::invalid("chunk", "it was not stored"))
@@ -76,13 +78,16 @@ impl Chunks<'_> {
         Ok(prepared.into_iter().map(|one| one.or_else(|| similar.next()).unwrap_or_default()).collect())
     }
 
-    fn put_new(&self, tag: Tag, piece: &[u8], prepared: &Prepared) -> Result<Reference> {
+    fn put_new<'b>(
+        &self,
+        tag: Tag,
+        piece: &[u8],
+        prepared: &'b Prepared,
+        differ: &mut Differ<'b>,
+    ) -> Result<Reference> {
         self.halt.check()?;
         if !self.gate.is_dry() {
-            let seal = |sealer: &Sealer| match prepared.parts.as_slice() {
-                [] => sealer.seal_similar(tag, piece, &prepared.bases),
-                parts => sealer.seal_from_parts(tag, piece, parts),
-            };
+            let seal = |sealer: &Sealer| sealer.seal_similar(tag, piece, &prepared.bases, differ);
             let record = self.pace.sealing(&self.writer.sealer, seal)?;
             let (sealed, is_delta) = (record.id, !record.links.is_empty());
             let revealed = if self.delta.keeps() { Some(self.writer.sealer.reveal(&record)?) } else { None };

@@ -5,7 +5,7 @@
 use super::bases::Cache;
 use super::gate::Gate;
 use chunkstore::Result;
-use chunkstore::codec::{Part, Sealer};
+use chunkstore::codec::{Bases, Part};
 use chunkstore::id::{BlobId, RepositoryId, Tag};
 use chunkstore::key::WriteKey;
 use chunkstore::list::Slice;
@@ -20,10 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shorter chunks are stored whole: what names the bases would be as long as what they save.
 const CHUNK_BYTES_MIN: usize = 1 << 10;
-/// Bases of a delta: a third saves nothing to speak of.
-const BASES_MAX: usize = 2;
+/// Bases of a delta: as many as the format allows.
+const BASES_MAX: usize = 3;
 /// A further base has at least so many bins of the chunk that those before it lack: reading and searching one costs as much as the first.
-const GAIN_MIN: u32 = 3;
+const GAIN_MIN: u32 = 2;
 
 /// What was there before is worth reading if it is at least this part of what is there now.
 const FORMER_SHARE_MIN: usize = 4;
@@ -57,10 +57,7 @@ enum Source<'a> {
 #[derive(Default)]
 pub struct Prepared {
     sketch: Option<Sketch>,
-    /// The most similar last.
-    pub bases: Vec<(BlobId, Arc<Vec<u8>>)>,
-    /// Instead: parts of stored chunks.
-    pub parts: Vec<Part>,
+    pub bases: Bases,
     /// If it becomes a delta of these bases.
     depth: u8,
 }
@@ -86,13 +83,10 @@ impl<'a> Delta<'a> {
         for (prepared, piece) in prepared.iter_mut().zip(pieces).filter(|(_, piece)| piece.len() >= CHUNK_BYTES_MIN) {
             prepared.sketch = Some(Sketch::of(piece));
         }
-        let candidates: Vec<Vec<Candidate>> = self.with_index(|index| {
-            prepared
-                .iter()
-                .map(|one| one.sketch.as_ref().map(|sketch| index.find(sketch)).unwrap_or_default())
-                .collect()
-        });
-        let chosen = self.choose(&prepared, candidates, gate)?;
+        let sketches: Vec<Sketch> = prepared.iter().filter_map(|prepared| prepared.sketch).collect();
+        let mut found = self.with_index(|index| index.find(&sketches)).into_iter();
+        let candidates = prepared.iter().map(|one| one.sketch.and_then(|_| found.next()).unwrap_or_default()).collect();
+        let chosen = self.choose(candidates, gate)?;
         let ids: HashSet<BlobId> = chosen.iter().flatten().map(|candidate| candidate.id).collect();
         if ids.is_empty() {
             return Ok(prepared);
@@ -105,12 +99,14 @@ impl<'a> Delta<'a> {
         let contents: HashMap<BlobId, Arc<Vec<u8>>> =
             ids.into_iter().zip(contents).filter_map(|(id, content)| Some((id, content?))).collect();
         for (prepared, chosen) in prepared.iter_mut().zip(chosen) {
+            let mut bases = Vec::with_capacity(chosen.len());
             for candidate in chosen.into_iter().rev() {
                 if let Some(content) = contents.get(&candidate.id) {
-                    prepared.bases.push((candidate.id, Arc::clone(content)));
+                    bases.push((candidate.id, Arc::clone(content)));
                     prepared.depth = prepared.depth.max(candidate.depth + 1);
                 }
             }
+            prepared.bases = Bases::new(bases);
         }
         Ok(prepared)
     }
@@ -141,7 +137,7 @@ impl<'a> Delta<'a> {
         if found < piece.len() / FORMER_SHARE_MIN {
             return Ok(None);
         }
-        Ok(Some(Prepared { sketch: Some(Sketch::of(piece)), bases: Vec::new(), parts, depth: 1 }))
+        Ok(Some(Prepared { sketch: Some(Sketch::of(piece)), bases: Bases::of_parts(parts), depth: 1 }))
     }
 
     /// Whether [`Delta::remember`] wants to know what is inside the record.
@@ -173,12 +169,7 @@ impl<'a> Delta<'a> {
     }
 
     /// The best candidates of each that the store has. Of the others those that were stored before this run are gone for good.
-    fn choose(
-        &self,
-        prepared: &[Prepared],
-        candidates: Vec<Vec<Candidate>>,
-        gate: &Gate<'_>,
-    ) -> Result<Vec<Vec<Candidate>>> {
+    fn choose(&self, candidates: Vec<Vec<Candidate>>, gate: &Gate<'_>) -> Result<Vec<Vec<Candidate>>> {
         let ids: HashSet<BlobId> = candidates.iter().flatten().map(|candidate| candidate.id).collect();
         if ids.is_empty() {
             return Ok(candidates);
@@ -188,13 +179,11 @@ impl<'a> Delta<'a> {
         let present: HashSet<BlobId> =
             ids.into_iter().zip(present).filter_map(|(id, present)| present.then_some(id)).collect();
         let mut chosen = Vec::with_capacity(candidates.len());
-        for (candidates, prepared) in candidates.into_iter().zip(prepared) {
+        for candidates in candidates {
             let (there, gone): (Vec<_>, Vec<_>) =
                 candidates.into_iter().partition(|candidate| present.contains(&candidate.id));
             for gone in gone.iter().filter(|gone| !gone.is_fresh) {
-                if let Some(sketch) = &prepared.sketch {
-                    self.with_index(|index| index.forget(sketch, gone.id));
-                }
+                self.with_index(|index| index.forget(gone));
             }
             chosen.push(worth_reading(there));
         }
@@ -214,7 +203,7 @@ impl<'a> Delta<'a> {
 fn longest(former: &[Slice]) -> Vec<Slice> {
     let mut former = former.to_vec();
     former.sort_by_key(|slice| std::cmp::Reverse(slice.len));
-    former.truncate(Sealer::PARTS_MAX);
+    former.truncate(Bases::PARTS_MAX);
     former.sort_by_key(|slice| (slice.link, slice.offset));
     former
 }
@@ -242,15 +231,16 @@ mod tests {
     #[test]
     fn a_further_base_has_what_the_first_lacks() {
         let chosen = |equal: &[u16]| {
-            let candidate = |equal: &u16| Candidate { id: BlobId([0; 32]), depth: 0, equal: *equal, is_fresh: false };
+            let candidate =
+                |equal: &u16| Candidate { number: 0, id: BlobId([0; 32]), depth: 0, equal: *equal, is_fresh: false };
             let chosen = worth_reading(equal.iter().map(candidate).collect());
             chosen.iter().map(|candidate| candidate.equal).collect::<Vec<_>>()
         };
         assert!(chosen(&[]).is_empty());
         assert_eq!(chosen(&[0xff]), [0xff]);
-        assert_eq!(chosen(&[0xff, 0xff, 0x3ff]), [0xff], "two bins more are not worth it");
-        assert_eq!(chosen(&[0xff, 0x7f0, 0xf00]), [0xff, 0x7f0]);
-        assert_eq!(chosen(&[0xff, 0xf0, 0x700]), [0xff, 0x700]);
-        assert_eq!(chosen(&[0x3, 0x1c, 0xe0]), [0x3, 0x1c], "two at most");
+        assert_eq!(chosen(&[0xff, 0xff, 0x1ff]), [0xff], "one bin more is not worth it");
+        assert_eq!(chosen(&[0xff, 0x3f0, 0x700]), [0xff, 0x3f0]);
+        assert_eq!(chosen(&[0xff, 0xf0, 0x300]), [0xff, 0x300]);
+        assert_eq!(chosen(&[0x3, 0xc, 0x30, 0xc0]), [0x3, 0xc, 0x30], "three at most");
     }
 }
