@@ -118,16 +118,16 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
     run.parallel(groups.len(), |n| {
         let group: &[usize] = groups.get(n).map_or(&[], Vec::as_slice);
         let links: Vec<Reference> = group.iter().filter_map(|at| links.get(*at).copied()).collect();
-        let contents = run.reader.chunks(&links)?;
-        for (at, content) in group.iter().zip(contents) {
-            for (_, job, span) in places.get(*at).copied().unwrap_or_default() {
+        run.reader.each_chunk(&links, &mut |n, content| {
+            let wanted = group.get(n).and_then(|at| places.get(*at));
+            for (_, job, span) in wanted.copied().unwrap_or_default() {
                 match &content {
                     Ok(content) => settle(job, write(run, files, job, span, content))?,
                     Err(error) => job.place.fail(error),
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     })?;
     // A store that leaves something out of its answer leaves no hole in a file.
     for (_, job, span) in wanted {
