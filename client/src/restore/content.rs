@@ -14,8 +14,10 @@ use std::sync::Arc;
 
 /// No chunk is longer (the format's limit for the content of a record).
 pub const CHUNK_BYTES_MAX: u64 = 16 << 20;
-/// What a worker fetches at a time, unless one chunk is longer.
-const CONTENT_BYTES_MAX: u64 = 8 << 20;
+/// What a worker fetches at a time, unless one chunk is longer. A longer share leaves the others waiting at the end of a batch; where each
+/// costs a way over a network, there are fewer.
+const CONTENT_BYTES_MAX: u64 = 2 << 20;
+const FAR_CONTENT_BYTES_MAX: u64 = 8 << 20;
 /// Pieces that a worker compares at a time.
 const SPANS_AT_ONCE: usize = 16;
 
@@ -112,7 +114,9 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
     let places: Vec<&[(Reference, &Arc<Job>, &Span)]> = wanted.chunk_by(|a, b| a.0 == b.0).collect();
     let links: Vec<Reference> = places.iter().filter_map(|places| places.first().map(|(link, ..)| *link)).collect();
     let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
-    let groups = in_parts(run.reader.store.arrange(&ids)?, &|at| {
+    let store = &run.reader.store;
+    let bytes_max = if store.callers() > 1 { FAR_CONTENT_BYTES_MAX } else { CONTENT_BYTES_MAX };
+    let groups = in_parts(store.arrange(&ids)?, bytes_max, &|at| {
         places.get(at).and_then(|places| places.first()).map_or(0, |(.., span)| span.len)
     });
     run.parallel(groups.len(), |n| {
@@ -139,14 +143,14 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
 }
 
 /// Groups that are near each other in the store may be far larger in memory: what resembles its base is stored in few bytes.
-fn in_parts(groups: Vec<Vec<usize>>, len: &dyn Fn(usize) -> u64) -> Vec<Vec<usize>> {
+fn in_parts(groups: Vec<Vec<usize>>, bytes_max: u64, len: &dyn Fn(usize) -> u64) -> Vec<Vec<usize>> {
     let mut parts: Vec<Vec<usize>> = Vec::with_capacity(groups.len());
     for group in groups {
         let mut bytes = u64::MAX;
         for at in group {
             let more = bytes.saturating_add(len(at));
             match parts.last_mut() {
-                Some(part) if more <= CONTENT_BYTES_MAX => {
+                Some(part) if more <= bytes_max => {
                     part.push(at);
                     bytes = more;
                 }
@@ -244,7 +248,8 @@ mod tests {
     #[test]
     fn groups_are_parted_by_what_they_hold() {
         let lens = [3 << 20, 5 << 20, 1, 9 << 20, 1, 1, 8 << 20];
-        let parts = in_parts(vec![vec![0, 1, 2], vec![], vec![3, 4], vec![5], vec![6]], &|at| lens[at]);
+        let groups = vec![vec![0, 1, 2], vec![], vec![3, 4], vec![5], vec![6]];
+        let parts = in_parts(groups, 8 << 20, &|at| lens[at]);
         assert_eq!(parts, [vec![0, 1], vec![2], vec![3], vec![4], vec![5], vec![6]]);
     }
 }
