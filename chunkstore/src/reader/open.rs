@@ -51,11 +51,10 @@ impl Reader {
         links: &[Reference],
         visit: &mut dyn FnMut(usize, Result<Vec<u8>>) -> Result<()>,
     ) -> Result<()> {
-        let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
-        let records = self.read(&ids)?;
+        let records = self.read_linked(links)?;
         let ahead = self.read_ahead(&records)?;
         for (at, (link, record)) in links.iter().zip(records).enumerate() {
-            visit(at, self.intact(*link, record, &|record| self.open_chunk(record, &ahead)))?;
+            visit(at, self.proved(*link, record, &|record| self.open_chunk(record, &ahead)))?;
         }
         Ok(())
     }
