@@ -6,23 +6,26 @@
 
 mod affected;
 
+mod packs;
+
+mod share;
+
 use crate::backend::{ObjectKind, ObjectName};
 use crate::configuration::Configuration;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, PackId, SnapshotId};
 use crate::index::PackRow;
-use crate::index::damage::ExpectedBlob;
 use crate::key::{self, WriteKey};
 use crate::mark::Mark;
-use crate::pack::{PackBuilder, PackEntry, Trailer};
+use crate::pack::Trailer;
 use crate::reader::Reader;
-use crate::record::{Class, Kind, Record};
 use crate::repository::Repository;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use affected::AffectedWalk;
+use share::Packs;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 /// How much data is read back.
@@ -149,37 +152,24 @@ impl Check<'_> {
             let reason = "neither its trailer nor any record in it can be read".to_owned();
             note(&mut outcome.findings, format!("pack {id}"), &reason, true);
         }
-        let chosen: Vec<bool> = packs.iter().map(|pack| self.is_chosen(pack)).collect();
-        let total: u64 = packs.iter().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(pack, _)| pack.length).sum();
-        let gathered = Mutex::new(Gathered::default());
-        let (next, done, read) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        let work = || -> Result<()> {
-            let mut memory = Vec::new();
-            loop {
-                let at = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
-                let Some((pack, chosen)) = packs.get(at).zip(chosen.get(at)) else { return Ok(()) };
-                if self.interrupted.load(Ordering::Relaxed) {
-                    return Err(Error::Interrupted);
-                }
-                if *chosen {
-                    self.check_data(pack, &mut memory, &gathered)?;
-                    read.fetch_add(1, Ordering::Relaxed);
-                    (self.progress)(done.fetch_add(pack.length, Ordering::Relaxed) + pack.length, total);
-                } else {
-                    self.check_structure(pack, &mut memory, &gathered)?;
-                }
-            }
-        };
+        let packs: Vec<(PackRow, bool)> = packs
+            .into_iter()
+            .map(|pack| {
+                let chosen = self.is_chosen(&pack);
+                (pack, chosen)
+            })
+            .collect();
+        let shared = Packs::new(self, &packs);
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.threads.max(1)).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (0..self.threads.max(1)).map(|_| scope.spawn(|| shared.work())).collect();
             workers.into_iter().try_for_each(|worker| {
                 worker.join().unwrap_or_else(|_| Err(Error::invalid("check", "a worker ended unexpectedly")))
             })
         })?;
-        let gathered = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (gathered, packs_read, bytes_read) = shared.finish();
         outcome.packs = packs.len() as u64;
-        outcome.packs_read = read.into_inner();
-        outcome.bytes_read = done.into_inner();
+        outcome.packs_read = packs_read;
+        outcome.bytes_read = bytes_read;
         outcome.blobs = self.repository.index.totals()?.0;
         self.remember(gathered, outcome)
     }
@@ -247,111 +237,6 @@ impl Check<'_> {
                 let draw = u32::from_le_bytes(draw.as_bytes().first_chunk::<4>().copied().unwrap_or_default());
                 f64::from(draw) < percent / 100.0 * f64::from(u32::MAX)
             }
-        }
-    }
-
-    /// The trailer alone.
-    fn check_structure(&self, pack: &PackRow, memory: &mut Vec<u8>, gathered: &Mutex<Gathered>) -> Result<()> {
-        let backend = self.repository.backend();
-        match Trailer::read(backend, pack.id, pack.length, &self.configuration.repository) {
-            Ok(trailer) => self.compare_with_index(pack, &trailer.entries, gathered),
-            Err(e) => {
-                // Its records may be whole: only reading them tells.
-                let reason = damage(e)?;
-                note(&mut lock(gathered).findings, format!("pack {}", pack.id), &reason, false);
-                self.check_data(pack, memory, gathered)
-            }
-        }
-    }
-
-    /// The index must send a reader to this place, or to another where the blob lies too.
-    fn compare_with_index(&self, pack: &PackRow, entries: &[PackEntry], gathered: &Mutex<Gathered>) -> Result<()> {
-        let ids: Vec<BlobId> = entries.iter().map(|entry| entry.id).collect();
-        let places = self.repository.index.locate(&ids)?;
-        let wrong = entries.iter().zip(places).any(|(entry, place)| {
-            // Unreachable blobs lose their rows before their bytes.
-            place.is_some_and(|place| {
-                place.pack == pack.id && (place.offset, place.length) != (entry.offset, entry.length)
-            })
-        });
-        lock(gathered).index_wrong |= wrong;
-        Ok(())
-    }
-
-    /// Every byte of a pack: its name, and if that fails, record by record.
-    fn check_data(&self, pack: &PackRow, memory: &mut Vec<u8>, gathered: &Mutex<Gathered>) -> Result<()> {
-        let name = ObjectName::Pack(pack.id);
-        let expected = self.repository.index.entries_of(pack.no)?;
-        // Damage, or a medium that no longer gives it up.
-        if let Err(e) = self.repository.backend().get_into(name, memory) {
-            let mut gathered = lock(gathered);
-            gathered.damaged_packs.push((pack.id, e.to_string()));
-            gathered.lost.extend(expected.iter().map(|entry| entry.id));
-            return Ok(());
-        }
-        let bytes = memory.as_slice();
-        let matches_name = *blake3::hash(bytes).as_bytes() == pack.id.0;
-        if matches_name && let Ok(trailer) = Trailer::parse(bytes, &self.configuration.repository, &name.to_string()) {
-            self.compare_with_index(pack, &trailer.entries, gathered)?;
-        }
-        let (mut lost, mut whole) = (Vec::new(), Vec::new());
-        for entry in &expected {
-            match self.check_record(bytes, entry, pack.class) {
-                Ok(()) if entry.missing => whole.push(entry.id),
-                Ok(()) => {}
-                Err(e) if e.is_damage() => lost.push(entry.id),
-                Err(e) => return Err(e),
-            }
-        }
-        let mended = !matches_name && lost.is_empty() && self.make_again(pack, bytes, &expected)?;
-        let mut gathered = lock(gathered);
-        if mended {
-            let reason = "its bytes did not match its name; it was made again from its records, which are whole";
-            note(&mut gathered.findings, name.to_string(), reason, false);
-        } else if !matches_name {
-            gathered.damaged_packs.push((pack.id, "its bytes do not match its name".into()));
-        }
-        gathered.lost.extend(lost);
-        gathered.whole.extend(whole);
-        Ok(())
-    }
-
-    /// A pack whose records are all whole follows from them: if what follows has its name, it is stored again.
-    fn make_again(&self, pack: &PackRow, bytes: &[u8], entries: &[ExpectedBlob]) -> Result<bool> {
-        let mut builder = PackBuilder::new();
-        for entry in entries {
-            let range = entry.offset as usize..(entry.offset as usize).saturating_add(entry.length as usize);
-            let Some(record) = bytes.get(range) else { return Ok(false) };
-            let record = Record::parse(record.to_vec(), &self.configuration.repository)?;
-            let capsule = match self.repository.capsule(record.capsule) {
-                Err(e) if e.is_damage() => return Ok(false),
-                other => other?,
-            };
-            builder.push(&record, &capsule)?;
-        }
-        let (id, bytes, _) = builder.finish(pack.class, &self.configuration.repository)?;
-        if id == pack.id {
-            self.repository.backend().put(ObjectName::Pack(id), &bytes)?;
-        }
-        Ok(id == pack.id)
-    }
-
-    fn check_record(&self, pack: &[u8], entry: &ExpectedBlob, class: Class) -> Result<()> {
-        let object = || format!("blob {}", entry.id);
-        let range = entry.offset as usize..(entry.offset as usize).saturating_add(entry.length as usize);
-        let bytes = pack.get(range).ok_or_else(|| Error::corrupt(object(), "its pack is too short"))?;
-        let record = Record::parse(bytes.to_vec(), &self.configuration.repository)?;
-        if record.id != entry.id {
-            return Err(Error::corrupt(object(), "its bytes do not match its id"));
-        }
-        match (class, self.reader) {
-            // A delta's bases are elsewhere: reading them here would read packs many times over.
-            (Class::Data, Some(reader)) if record.links.is_empty() => {
-                let capsule = |id| self.repository.capsule(id);
-                let no_base = |id: BlobId| Err(Error::missing(format!("base {id}")));
-                reader.opener.open(&record, Kind::Chunk, &capsule, &no_base).map(|_| ())
-            }
-            _ => Ok(()),
         }
     }
 

@@ -53,7 +53,7 @@ pub enum Class {
     Node = 1,
 }
 
-/// A stored record whose header is well formed and whose id was computed from its bytes.
+/// A stored record whose header is well formed and whose id was computed from its bytes, unless [`Record::parse_as`] made it.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub id: BlobId,
@@ -74,6 +74,15 @@ impl Record {
 
     /// Checks lengths, limits and that it belongs to `repository`; computes the id. The caller compares the id.
     pub fn parse(bytes: Vec<u8>, repository: &RepositoryId) -> Result<Record> {
+        Record::decode(bytes, repository, |bytes| BlobId(*blake3::hash(bytes).as_bytes()))
+    }
+
+    /// As [`Record::parse`], under the id that it should have, whether it has it or not: for who proves the content by a tag.
+    pub fn parse_as(id: BlobId, bytes: Vec<u8>, repository: &RepositoryId) -> Result<Record> {
+        Record::decode(bytes, repository, |_| id)
+    }
+
+    fn decode(bytes: Vec<u8>, repository: &RepositoryId, id: impl FnOnce(&[u8]) -> BlobId) -> Result<Record> {
         let mut d = Decoder::new(&bytes, "a record");
         let header = Header::decode(&mut d)?;
         if d.remaining() != header.links_len + header.payload_len {
@@ -84,7 +93,7 @@ impl Record {
         }
         let links = decode_links(&mut d, header.links_len)?;
         Ok(Record {
-            id: BlobId(*blake3::hash(&bytes).as_bytes()),
+            id: id(&bytes),
             tag: header.tag,
             class: header.class,
             suite: header.suite,
@@ -251,6 +260,15 @@ mod tests {
         assert_eq!(Record::announced_len(&bytes), Some(bytes.len()));
         assert_eq!(Record::announced_len(&bytes[..Record::HEADER_LEN]), Some(bytes.len()));
         assert_eq!(Record::announced_len(&bytes[..Record::HEADER_LEN - 1]), None);
+    }
+
+    #[test]
+    fn an_id_may_be_taken_on_trust_and_nothing_else() {
+        let bytes = record(&[BlobId([1; 32])], &[0; 40]);
+        let named = Record::parse_as(BlobId([7; 32]), bytes.clone(), &REPOSITORY).unwrap();
+        assert_eq!((named.id, named.tag, &named.bytes), (BlobId([7; 32]), Tag([5; 32]), &bytes));
+        assert!(Record::parse_as(BlobId([7; 32]), bytes[1..].to_vec(), &REPOSITORY).is_err());
+        assert!(Record::parse_as(BlobId([7; 32]), bytes, &RepositoryId([8; 16])).is_err());
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 pub use leased::Leased;
 use packer::Packer;
+use reading::Proof;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -353,7 +354,11 @@ impl Store for Repository {
     }
 
     fn read(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
-        self.records(ids)
+        self.records(ids, Proof::Id)
+    }
+
+    fn read_linked(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+        self.records(ids, Proof::Tag)
     }
 
     fn capsule(&self, id: CapsuleId) -> Result<Capsule> {

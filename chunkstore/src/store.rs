@@ -58,5 +58,11 @@ pub trait Store: Send + Sync {
     /// The records, in the order asked; each is checked against its id, and one that fails leaves others readable.
     fn read(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>>;
 
+    /// As [`Store::read`], for who proves each content by the tag of the link that named it
+    /// (`docs/decisions/011-links-proved-by-tags.md`): ids need not be compared, so that a record may come under another's.
+    fn read_linked(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+        self.read(ids)
+    }
+
     fn capsule(&self, id: CapsuleId) -> Result<Capsule>;
 }

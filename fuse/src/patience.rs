@@ -128,6 +128,11 @@ impl Store for Patient {
         self.ask(move |store| store.read(&ids))
     }
 
+    fn read_linked(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+        let ids = ids.to_vec();
+        self.ask(move |store| store.read_linked(&ids))
+    }
+
     fn capsule(&self, id: CapsuleId) -> Result<Capsule> {
         self.ask(move |store| store.capsule(id))
     }

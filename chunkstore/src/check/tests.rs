@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::backend::simulated::Simulated;
 use crate::codec::{Opener, Sealer};
 use crate::list::Item;
+use crate::record::Kind;
 use crate::repository::tests::World;
 use crate::tree::{Attributes, Content, Entry, Node};
 use crate::writer::{BlobWriter, ListBuilder, TreeBuilder};
@@ -46,6 +47,10 @@ fn reader(world: &World, repository: Repository) -> Reader {
 }
 
 fn check(world: &World, read_data: ReadData) -> Result<CheckOutcome> {
+    check_until(world, read_data, &AtomicBool::new(false))
+}
+
+fn check_until(world: &World, read_data: ReadData, interrupted: &AtomicBool) -> Result<CheckOutcome> {
     let repository = world.write(0)?;
     let reader = reader(world, world.read());
     let check = Check {
@@ -54,8 +59,8 @@ fn check(world: &World, read_data: ReadData) -> Result<CheckOutcome> {
         key: Some(&world.keys.write),
         reader: Some(&reader),
         read_data,
-        threads: 1,
-        interrupted: &AtomicBool::new(false),
+        threads: 3,
+        interrupted,
         progress: &|_, _| {},
     };
     check.run()
@@ -105,6 +110,16 @@ fn a_whole_repository_has_no_findings() {
         assert_eq!((outcome.snapshots, outcome.packs), (1, 2));
     }
     assert_eq!(read_large(&world, &snapshot).unwrap(), expected("one"));
+}
+
+#[test]
+fn an_interruption_ends_all_threads() {
+    let world = World::new();
+    small_backup(&world, "one");
+    for read_data in [ReadData::Nothing, ReadData::All] {
+        let outcome = check_until(&world, read_data, &AtomicBool::new(true));
+        assert!(matches!(outcome, Err(Error::Interrupted)), "{outcome:?}");
+    }
 }
 
 #[test]

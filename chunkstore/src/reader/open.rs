@@ -36,11 +36,27 @@ impl Reader {
     /// lengths are those of a file's items is for the caller to check. All contents are in memory at once, and those of deltas may be
     /// much larger than their records: bound what you ask for by its content.
     pub fn chunks(&self, links: &[Reference]) -> Result<Vec<Result<Vec<u8>>>> {
-        let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
-        let records = self.read(&ids)?;
+        let mut contents = Vec::with_capacity(links.len());
+        self.each_chunk(links, &mut |_, content| {
+            contents.push(content);
+            Ok(())
+        })?;
+        Ok(contents)
+    }
+
+    /// As [`Reader::chunks`], one after the other: `visit` gets each with its position, and the next is opened when it has returned.
+    /// So contents are used while the processor's cache has them, and in the memory of those before. Its first error ends this.
+    pub fn each_chunk(
+        &self,
+        links: &[Reference],
+        visit: &mut dyn FnMut(usize, Result<Vec<u8>>) -> Result<()>,
+    ) -> Result<()> {
+        let records = self.read_linked(links)?;
         let ahead = self.read_ahead(&records)?;
-        let open = |(link, record)| self.intact(link, record, &|record| self.open_chunk(record, &ahead));
-        Ok(links.iter().copied().zip(records).map(open).collect())
+        for (at, (link, record)) in links.iter().zip(records).enumerate() {
+            visit(at, self.proved(*link, record, &|record| self.open_chunk(record, &ahead)))?;
+        }
+        Ok(())
     }
 
     /// The contents of chunks that are to be bases of a delta, as far as they can be read.

@@ -107,12 +107,11 @@ impl Reader {
         if links.is_empty() {
             return Ok(());
         }
-        let ids: Vec<_> = links.iter().map(|link| link.id).collect();
         let mut claim = Claim { loading: &self.loading, left: links.iter().copied().collect() };
-        let records = self.read(&ids)?;
+        let records = self.read_linked(&links)?;
         let ahead = self.read_ahead(&records)?;
         for (link, record) in links.into_iter().zip(records) {
-            let content = self.intact(link, record, &|record| self.open_chunk(record, &ahead)).map(Arc::new);
+            let content = self.proved(link, record, &|record| self.open_chunk(record, &ahead)).map(Arc::new);
             if let Ok(content) = &content {
                 lock(&self.chunks).insert((link.id, Some(link.tag)), Arc::clone(content), content.len());
             }

@@ -111,6 +111,10 @@ impl Store for Leased {
         self.repository.read(ids)
     }
 
+    fn read_linked(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+        self.repository.read_linked(ids)
+    }
+
     fn capsule(&self, id: CapsuleId) -> Result<Capsule> {
         self.repository.capsule(id)
     }

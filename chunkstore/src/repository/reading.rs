@@ -1,4 +1,5 @@
-//! Records out of packs: neighbours by one read, each checked against its id, the index doubted where it misleads.
+//! Records out of packs: neighbours by one read, each checked against its id unless its reader knows better, the index doubted
+//! where it misleads.
 
 use super::Repository;
 use crate::backend::ObjectName;
@@ -11,6 +12,15 @@ use crate::record::Record;
 /// One read of the backend covers at most this much, and skips at most [`GAP_BYTES_MAX`] that nobody asked for.
 const READ_BYTES_MAX: u32 = 4 << 20;
 const GAP_BYTES_MAX: u32 = 64 << 10;
+
+/// How it is known that a record is the one that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Its id is compared here.
+    Id,
+    /// The caller compares its tag.
+    Tag,
+}
 
 impl Repository {
     /// See [`Store::arrange`](crate::store::Store::arrange).
@@ -30,11 +40,11 @@ impl Repository {
         Ok(groups)
     }
 
-    /// See [`Store::read`](crate::store::Store::read).
-    pub(super) fn records(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+    /// See [`Store::read`](crate::store::Store::read) and [`Store::read_linked`](crate::store::Store::read_linked).
+    pub(super) fn records(&self, ids: &[BlobId], proof: Proof) -> Result<Vec<Result<Record>>> {
         let mut out: Vec<Option<Result<Record>>> = ids.iter().map(|_| None).collect();
         for group in self.groups(ids)? {
-            self.read_group(&group, ids, &mut out);
+            self.read_group(&group, ids, proof, &mut out);
         }
         Ok(out
             .into_iter()
@@ -44,7 +54,7 @@ impl Repository {
     }
 
     /// Reads one range that covers several records; falls back to one by one.
-    fn read_group(&self, group: &[(Place, usize)], ids: &[BlobId], out: &mut [Option<Result<Record>>]) {
+    fn read_group(&self, group: &[(Place, usize)], ids: &[BlobId], proof: Proof, out: &mut [Option<Result<Record>>]) {
         let bounds = group.first().zip(group.last());
         let bytes = bounds.and_then(|((first, _), (last, _))| {
             let len = (last.offset - first.offset).checked_add(last.length)? as usize;
@@ -57,7 +67,7 @@ impl Repository {
             let record = bytes
                 .as_ref()
                 .and_then(|bytes| bytes.get(from..from + place.length as usize))
-                .map(|bytes| self.parse(id, *place, bytes.to_vec()));
+                .map(|bytes| self.parse(id, *place, bytes.to_vec(), proof));
             *slot = Some(match record {
                 Some(Ok(record)) => Ok(record),
                 _ => self.read_carefully(id),
@@ -65,10 +75,15 @@ impl Repository {
         }
     }
 
-    fn parse(&self, id: &BlobId, place: Place, bytes: Vec<u8>) -> Result<Record> {
+    fn parse(&self, id: &BlobId, place: Place, bytes: Vec<u8>, proof: Proof) -> Result<Record> {
         let damaged =
             |reason: String| Error::corrupt(format!("blob {id} at {} of pack {}", place.offset, place.pack), reason);
-        match Record::parse(bytes, &self.configuration.repository) {
+        let repository = &self.configuration.repository;
+        let parsed = match proof {
+            Proof::Id => Record::parse(bytes, repository),
+            Proof::Tag => Record::parse_as(*id, bytes, repository),
+        };
+        match parsed {
             Ok(record) if record.id == *id => Ok(record),
             Ok(_) => Err(damaged("its bytes do not match its id".into())),
             Err(Error::Corrupt { reason, .. }) => Err(damaged(reason)),
@@ -101,7 +116,7 @@ impl Repository {
     fn read_at(&self, id: &BlobId, place: Place) -> Result<Record> {
         let name = ObjectName::Pack(place.pack);
         let bytes = self.backend.get_range(name, u64::from(place.offset), place.length as usize)?;
-        self.parse(id, place, bytes)
+        self.parse(id, place, bytes, Proof::Id)
     }
 
     fn entry_in_trailer(&self, id: &BlobId, pack: PackId) -> Option<(u32, u32)> {

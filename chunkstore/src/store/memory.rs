@@ -28,6 +28,8 @@ pub struct Contents {
     pub marks: BTreeMap<MarkId, (Mark, Vec<u8>)>,
     /// Blobs that are taken for stored without being so.
     pub pretended: HashSet<BlobId>,
+    /// Blobs that others are answered for where no id is compared.
+    pub swapped: HashMap<BlobId, BlobId>,
     /// What was stored, in order.
     pub put: Vec<BlobId>,
     /// What was read, in order.
@@ -172,6 +174,13 @@ impl Store for MemoryStore {
         let record =
             |id: &BlobId| contents.records.get(id).cloned().ok_or_else(|| Error::missing(format!("blob {id}")));
         Ok(ids.iter().map(record).collect())
+    }
+
+    fn read_linked(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+        let swapped = self.contents().swapped.clone();
+        let answered: Vec<BlobId> = ids.iter().map(|id| *swapped.get(id).unwrap_or(id)).collect();
+        let records = self.read(&answered)?.into_iter().zip(ids);
+        Ok(records.map(|(record, id)| record.map(|record| Record { id: *id, ..record })).collect())
     }
 
     fn capsule(&self, id: CapsuleId) -> Result<Capsule> {

@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 /// No chunk is longer (the format's limit for the content of a record).
 pub const CHUNK_BYTES_MAX: u64 = 16 << 20;
-/// What a worker fetches at a time, unless one chunk is longer.
-const CONTENT_BYTES_MAX: u64 = 8 << 20;
+/// What a worker fetches at a time, unless one chunk is longer. A longer share leaves the others waiting at the end of a batch; where each
+/// costs a way over a network, there are fewer.
+const CONTENT_BYTES_MAX: u64 = 2 << 20;
+const FAR_CONTENT_BYTES_MAX: u64 = 8 << 20;
 /// Pieces that a worker compares at a time.
 const SPANS_AT_ONCE: usize = 16;
 
@@ -114,23 +116,25 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
     let links: Vec<Reference> =
         places.iter().filter_map(|places| places.first().map(|(slice, ..)| slice.link)).collect();
     let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
-    let groups = in_parts(run.reader.store.arrange(&ids)?, &|at| {
+    let store = &run.reader.store;
+    let bytes_max = if store.callers() > 1 { FAR_CONTENT_BYTES_MAX } else { CONTENT_BYTES_MAX };
+    let groups = in_parts(store.arrange(&ids)?, bytes_max, &|at| {
         let ends = places.get(at).into_iter().flat_map(|places| places.iter());
         ends.map(|(slice, ..)| slice.offset + slice.len).max().unwrap_or(0)
     });
     run.parallel(groups.len(), |n| {
         let group: &[usize] = groups.get(n).map_or(&[], Vec::as_slice);
         let links: Vec<Reference> = group.iter().filter_map(|at| links.get(*at).copied()).collect();
-        let contents = run.reader.chunks(&links)?;
-        for (at, content) in group.iter().zip(contents) {
-            for (slice, job, span) in places.get(*at).copied().unwrap_or_default() {
+        run.reader.each_chunk(&links, &mut |n, content| {
+            let wanted = group.get(n).and_then(|at| places.get(*at));
+            for (slice, job, span) in wanted.copied().unwrap_or_default() {
                 match &content {
                     Ok(content) => settle(job, write(run, files, job, (span, slice), content))?,
                     Err(error) => job.place.fail(error),
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     })?;
     // A store that leaves something out of its answer leaves no hole in a file.
     for (_, job, span) in wanted {
@@ -142,14 +146,14 @@ pub fn fetch(run: &Run<'_>, files: &Files<'_>) -> Result<()> {
 }
 
 /// Groups that are near each other in the store may be far larger in memory: what resembles its base is stored in few bytes.
-fn in_parts(groups: Vec<Vec<usize>>, len: &dyn Fn(usize) -> u64) -> Vec<Vec<usize>> {
+fn in_parts(groups: Vec<Vec<usize>>, bytes_max: u64, len: &dyn Fn(usize) -> u64) -> Vec<Vec<usize>> {
     let mut parts: Vec<Vec<usize>> = Vec::with_capacity(groups.len());
     for group in groups {
         let mut bytes = u64::MAX;
         for at in group {
             let more = bytes.saturating_add(len(at));
             match parts.last_mut() {
-                Some(part) if more <= CONTENT_BYTES_MAX => {
+                Some(part) if more <= bytes_max => {
                     part.push(at);
                     bytes = more;
                 }
@@ -250,7 +254,8 @@ mod tests {
     #[test]
     fn groups_are_parted_by_what_they_hold() {
         let lens = [3 << 20, 5 << 20, 1, 9 << 20, 1, 1, 8 << 20];
-        let parts = in_parts(vec![vec![0, 1, 2], vec![], vec![3, 4], vec![5], vec![6]], &|at| lens[at]);
+        let groups = vec![vec![0, 1, 2], vec![], vec![3, 4], vec![5], vec![6]];
+        let parts = in_parts(groups, 8 << 20, &|at| lens[at]);
         assert_eq!(parts, [vec![0, 1], vec![2], vec![3], vec![4], vec![5], vec![6]]);
     }
 }

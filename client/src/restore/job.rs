@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// that entries brought with them (small contents, extended attributes).
 const SPANS_MAX: usize = 64 << 10;
 const ENTRIES_MAX: usize = 16 << 10;
-const BYTES_MAX: u64 = 256 << 20;
+const BYTES_MAX: u64 = 1 << 30;
 const HELD_BYTES_MAX: usize = 32 << 20;
 
 /// How a job begins.

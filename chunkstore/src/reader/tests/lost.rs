@@ -79,3 +79,46 @@ fn a_missing_capsule_is_named() {
         matches!(s.reader().chunks(&[link]).unwrap().remove(0), Err(Error::Missing { object }) if object.contains("capsule"))
     );
 }
+
+#[test]
+fn a_record_in_the_place_of_another_is_asked_for_by_its_id() {
+    let s = Setup::new();
+    let [x, y] = [b"content of x", b"content of y"].map(|content| s.chunk(content).link().unwrap());
+    s.store.contents().swapped.insert(x.id, y.id);
+    let one = |link| s.reader().chunks(&[link]).unwrap().remove(0);
+    s.store.take_read();
+    assert_eq!(one(x).unwrap(), b"content of x");
+    assert_eq!(s.store.take_read(), [y.id, x.id]);
+    assert_eq!(**s.reader().shared(&[x]).unwrap()[&x].as_ref().unwrap(), *b"content of x");
+    // The record of y under the tag of x, as nobody without keys can make it.
+    let forged = s.store.contents().records[&x.id].tag;
+    s.store.contents().records.get_mut(&y.id).unwrap().tag = forged;
+    assert_eq!(one(x).unwrap(), b"content of x");
+    s.store.lose(x.id);
+    assert!(matches!(one(x), Err(Error::Missing { object }) if object == format!("blob {}", x.id)));
+}
+
+#[test]
+fn a_record_of_equal_content_serves_at_once() {
+    let s = Setup::new();
+    let link = s.chunk(b"some content").link().unwrap();
+    s.store.contents().tags.clear();
+    let other = again(&s, Kind::Chunk, b"some content", &[]);
+    s.store.contents().swapped.insert(link.id, other);
+    s.store.take_read();
+    assert_eq!(s.reader().chunks(&[link]).unwrap().remove(0).unwrap(), b"some content");
+    assert_eq!(s.store.take_read(), [other]);
+}
+
+#[test]
+fn bases_are_read_by_their_ids() {
+    let s = Setup::new();
+    let [x, y] = [b"content of x", b"content of y"].map(|content| s.chunk(content).link().unwrap());
+    let tag = s.sealer.key.tag(Kind::Chunk, b"delta of x");
+    let record = s.sealer.seal_delta(tag, b"delta of x", &[(x.id, b"content of x".to_vec().into())]).unwrap();
+    let delta = Reference { id: s.store.insert(record, &s.sealer.capsule), tag: tag.half() };
+    s.store.contents().swapped.insert(x.id, y.id);
+    let reader = s.reader();
+    assert_eq!(reader.chunks(&[delta]).unwrap().remove(0).unwrap(), b"delta of x");
+    assert_eq!(**reader.bases(&[x.id]).unwrap()[0].as_ref().unwrap(), *b"content of x");
+}

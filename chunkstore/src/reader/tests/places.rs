@@ -145,3 +145,17 @@ fn what_is_let_go_gives_its_room_and_is_read_again_when_asked_for() {
     assert_eq!(**reader.shared(&links[1..2]).unwrap()[&links[1]].as_ref().unwrap(), vec![1; 3000]);
     assert_eq!(s.store.take_read(), [links[1].id]);
 }
+
+#[test]
+fn chunks_come_one_after_the_other_until_somebody_has_enough() {
+    let s = Setup::new();
+    let mut links: Vec<Reference> = (0..4u8).map(|n| s.chunk(&[n; 3000]).link().unwrap()).collect();
+    links.insert(1, Reference { id: BlobId([9; 32]), ..Reference::default() });
+    let mut seen = Vec::new();
+    let visited = s.reader().each_chunk(&links, &mut |at, content| {
+        seen.push((at, content.ok()));
+        if at == 2 { Err(Error::Interrupted) } else { Ok(()) }
+    });
+    assert!(matches!(visited, Err(Error::Interrupted)));
+    assert_eq!(seen, [(0, Some(vec![0; 3000])), (1, None), (2, Some(vec![1; 3000]))]);
+}
