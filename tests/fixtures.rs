@@ -140,7 +140,7 @@ fn new_fixtures_are_written_when_asked() {
     let made = reader::make(&root, Suite::ChaCha20Poly1305, Kem::XWing, Hardness::Normal);
     let python = Reader { repository: &root, password: Some(reader::PASSWORD), recovery_key: None };
     let listing = python.lines(&["manifest", &format!("{}:/tree", made.snapshot)]);
-    keep(&root, &target.join("format-1-shapes"), &[(made.snapshot, listing)]);
+    keep(&root, &target.join("format-1-slices"), &[(made.snapshot, listing)]);
 }
 
 /// Truth and listings; what is derived stays behind.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use chunkstore::backend::Backend;
 use chunkstore::backend::directory::Directory;
-use chunkstore::codec::Sealer;
+use chunkstore::codec::{Bases, Differ, Part, Sealer};
 use chunkstore::configuration::{Configuration, Kem, Suite};
 use chunkstore::id::{BlobId, Reference, RepositoryId, RunId};
 use chunkstore::key::{Hardness, Keys, add_passphrase, add_recovery};
-use chunkstore::list::{Item, List};
+use chunkstore::list::{Item, List, Slice};
 use chunkstore::mark::{Action, Mark};
 use chunkstore::record::Kind;
 use chunkstore::repository::{Access, Repository};
@@ -25,11 +25,12 @@ use crate::support::torture::{Place, Random};
 
 pub const PASSWORD: &str = "correct horse";
 
-/// A repository made by hand, so that it holds shapes that the program makes seldom or not yet: a delta on a delta, trees
-/// and lists of several levels, both suites, both KEMs.
+/// A repository made by hand, so that it holds shapes that the program makes seldom or not yet: a delta on a delta, one of parts, files
+/// that share chunks, trees and lists of several levels, both suites, both KEMs.
 pub struct Made {
     recovery_key: String,
     large: Vec<u8>,
+    shared: [Vec<u8>; 3],
     pub snapshot: String,
 }
 
@@ -51,6 +52,19 @@ impl Session<'_> {
         let record = self.sealer.seal_delta(tag, content, &[(base.id, base_content.to_vec().into())]).unwrap();
         let id = self.repository.put(record, &self.sealer.capsule).unwrap();
         Reference { id, tag: tag.half() }
+    }
+
+    fn delta_of_parts(&self, content: &[u8], parts: Vec<Part>) -> Reference {
+        let tag = self.sealer.key.tag(Kind::Chunk, content);
+        let record = self.sealer.seal_similar(tag, content, &Bases::of_parts(parts), &mut Differ::default()).unwrap();
+        assert!(!record.links.is_empty(), "it did not pay");
+        let id = self.repository.put(record, &self.sealer.capsule).unwrap();
+        Reference { id, tag: tag.half() }
+    }
+
+    fn slice(&self, content: &[u8], offset: usize, link: Reference) -> Node {
+        let (len, tag) = (content.len() as u64, self.sealer.key.tag(Kind::Chunk, content).half());
+        Node::File(Content::Items { size: len, items: vec![Item::Slice(Slice { len, offset: offset as u64, link, tag })] })
     }
 
     fn list(&self, level: u8, items: Vec<Item>) -> Reference {
@@ -89,9 +103,17 @@ pub fn make(root: &Path, suite: Suite, kem: Kem, hardness: Hardness) -> Made {
     twin.name = b"hard-too".to_vec();
     let mut symlink = entry("symlink", Node::Symlink(b"\xff/..".to_vec()));
     symlink.attributes.mode = 0o777;
+    let (shared, [one, two, three]) = shared_files(&session);
     let leaves = [
         vec![entry("empty", Node::Directory(session.tree(&Tree::Leaf(Vec::new())))), entry("fifo", Node::Fifo), linked],
-        vec![twin, entry("large", content), special],
+        vec![
+            twin,
+            entry("large", content),
+            entry("shared-1", one),
+            entry("shared-2", two),
+            entry("shared-3", three),
+            special,
+        ],
         vec![symlink],
     ];
     let children: Vec<_> =
@@ -102,11 +124,25 @@ pub fn make(root: &Path, suite: Suite, kem: Kem, hardness: Hardness) -> Made {
         .collect();
     let tree = session.tree(&Tree::Inner { level: 2, children: lower });
     let root = session.tree(&Tree::Leaf(vec![entry("tree", Node::Directory(tree))]));
-    let snapshot = commit(&session, root, large.len() as u64);
+    let shared_len: usize = shared.iter().map(Vec::len).sum();
+    let snapshot = commit(&session, root, (large.len() + shared_len) as u64);
     let mark =
         Mark { repository: id, snapshot: snapshot.id, action: Action::AddLabel("été".into()), counter: 1, time: 5 };
     repository.mark(&mark.encode(&keys.write)).unwrap();
-    Made { recovery_key: recovery_key.to_string(), large, snapshot: snapshot.id.hex() }
+    Made { recovery_key: recovery_key.to_string(), large, shared, snapshot: snapshot.id.hex() }
+}
+
+/// Two files in a chunk, and one in another that was made from parts of the first; it is all of that chunk.
+fn shared_files(session: &Session<'_>) -> ([Vec<u8>; 3], [Node; 3]) {
+    let mut random = Random(43);
+    let (one, two) = (random.bytes(5000), random.bytes(40_000));
+    let chunk = [one.as_slice(), &two].concat();
+    let three = [&two[1000..30_000], b"between", &one[..4000], &two[30_000..]].concat();
+    let first = session.put(Kind::Chunk, &chunk, &[]);
+    let part = |range| Part { id: first.id, range, chunk: Arc::new(chunk.clone()) };
+    let second = session.delta_of_parts(&three, vec![part(5000..45_000), part(0..5000), part(5..6)]);
+    let nodes = [session.slice(&one, 0, first), session.slice(&two, 5000, first), session.slice(&three, 0, second)];
+    ([one, two, three], nodes)
 }
 
 /// Chunks, a delta, a delta on a delta, a hole; lists of two levels.
@@ -151,7 +187,7 @@ fn commit(session: &Session<'_>, root: Reference, content_bytes: u64) -> Snapsho
         sequence: 1,
         previous: None,
         labels: vec!["first".into()],
-        totals: Totals { files: 3, directories: 1, others: 3, content_bytes, added_bytes: 0 },
+        totals: Totals { files: 6, directories: 1, others: 3, content_bytes, added_bytes: 0 },
     };
     let details = Details { host: b"host".to_vec(), paths: vec![b"/x\xff".to_vec()], ..Details::default() };
     let snapshot = Snapshot::seal(summary, &details, &session.sealer, &writer).unwrap();
@@ -176,10 +212,13 @@ fn reads_every_shape_in_every_suite() {
         ] {
             reader.reads(&["verify"]);
             assert_eq!(reader.reads(&["cat", &made.snapshot[..8], "tree/large"]), made.large);
+            for (n, content) in made.shared.iter().enumerate() {
+                assert_eq!(reader.reads(&["cat", &made.snapshot[..8], &format!("tree/shared-{}", n + 1)]), *content);
+            }
         }
         let reader = Reader { repository: &root, password: Some(PASSWORD), recovery_key: None };
         let listing = reader.lines(&["manifest", "host/files/été:/tree"]);
-        assert_eq!(listing.len(), 7, "{listing:#?}");
+        assert_eq!(listing.len(), 10, "{listing:#?}");
         let field = |name: &str, field: usize| {
             let line = listing.iter().find(|line| line.split('\t').next() == Some(name));
             line.unwrap().split('\t').nth(field).unwrap().to_owned()

@@ -1062,6 +1062,19 @@ class Repository:
             bases = [d.take(32) for _ in range(n)]
             prefix = b"".join(self.content(base, CHUNK, depth + 1) for base in bases)
             content = zstd_decompress(body[d.at:], plain_len, prefix, what)
+        elif codec == 4 and kind == CHUNK and depth < 16:
+            d = Cursor(body, what)
+            parts = [(d.take(32), d.varint(), d.varint()) for _ in range(d.u8())]
+            bases = [base for base, _, _ in parts]
+            if not 1 <= len(parts) <= 64 or sum(length for _, _, length in parts) > 16 * MIB:
+                d.fail("%d parts" % len(parts))
+            prefix = b""
+            for base, offset, length in parts:
+                part = self.content(base, CHUNK, depth + 1)[offset : offset + length]
+                if len(part) != length or length == 0:
+                    d.fail("a part of %d bytes at %d of a base" % (length, offset))
+                prefix += part
+            content = zstd_decompress(body[d.at:], plain_len, prefix, what)
         else:
             c.fail("codec %d, or a delta chain too long" % codec)
         if len(content) != plain_len:

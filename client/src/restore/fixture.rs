@@ -9,7 +9,7 @@ use chunkstore::codec::{Opener, Sealer};
 use chunkstore::configuration::Configuration;
 use chunkstore::id::{BlobId, CapsuleId, HalfTag, MarkId, Reference, RepositoryId, SnapshotId, Tag};
 use chunkstore::key::Keys;
-use chunkstore::list::Item;
+use chunkstore::list::{Item, Slice};
 use chunkstore::mark::Mark;
 use chunkstore::reader::Reader;
 use chunkstore::record::{Class, Kind, Record};
@@ -43,6 +43,8 @@ pub enum What {
     /// Stored in the entry.
     Inline(Vec<u8>),
     File(Vec<Piece>),
+    /// One chunk holds the contents of all such files of a directory.
+    Shared(Vec<u8>),
     Directory(Vec<Described>),
     Other(Node),
 }
@@ -255,10 +257,12 @@ fn save_directory(writer: &BlobWriter<'_>, items: &[Described]) -> Reference {
     let mut sorted: Vec<&Described> = items.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let mut tree = TreeBuilder::new();
+    let mut shared = save_shared(writer, &sorted).into_iter();
     for item in sorted {
         let node = match &item.what {
             What::Inline(bytes) => Node::File(Content::Inline(bytes.clone())),
             What::File(pieces) => Node::File(save_file(writer, pieces)),
+            What::Shared(_) => Node::File(shared.next().unwrap()),
             What::Directory(children) => Node::Directory(save_directory(writer, children)),
             What::Other(node) => node.clone(),
         };
@@ -266,6 +270,25 @@ fn save_directory(writer: &BlobWriter<'_>, items: &[Described]) -> Reference {
         tree.push(&entry.name, &entry.encode(), &entry.links(), writer).unwrap();
     }
     tree.finish(writer).unwrap()
+}
+
+fn save_shared(writer: &BlobWriter<'_>, items: &[&Described]) -> Vec<Content> {
+    let contents = items.iter().filter_map(|item| match &item.what {
+        What::Shared(bytes) => Some(bytes.as_slice()),
+        _ => None,
+    });
+    let contents: Vec<&[u8]> = contents.collect();
+    if contents.is_empty() {
+        return Vec::new();
+    }
+    let link = writer.put(Kind::Chunk, &contents.concat(), &[]).unwrap();
+    let mut end = 0;
+    let slice = |bytes: &&[u8]| {
+        let (len, tag) = (bytes.len() as u64, writer.sealer.key.tag(Kind::Chunk, bytes).half());
+        end += len;
+        Content::Items { size: len, items: vec![Item::Slice(Slice { len, offset: end - len, link, tag })] }
+    };
+    contents.iter().map(slice).collect()
 }
 
 fn save_file(writer: &BlobWriter<'_>, pieces: &[Piece]) -> Content {
@@ -341,7 +364,7 @@ pub fn assert_is(path: &Path, item: &Described) {
     let wanted = &item.attributes;
     let kind = found.file_type();
     match &item.what {
-        What::Inline(bytes) => assert!(std::fs::read(path).unwrap() == *bytes, "{at}: content"),
+        What::Inline(bytes) | What::Shared(bytes) => assert!(std::fs::read(path).unwrap() == *bytes, "{at}: content"),
         What::File(pieces) => assert_pieces(path, pieces, found.blocks() * 512),
         What::Directory(children) => assert_holds(path, children),
         What::Other(Node::Symlink(to)) => {

@@ -361,3 +361,41 @@ fn a_file_system_that_knows_less_gets_what_it_can_hold() {
     }
     assert_eq!(written[1], 0);
 }
+
+#[test]
+fn files_that_share_a_chunk_are_compared_and_written_one_by_one() {
+    let fixture = Fixture::new();
+    let shared = |name: &str, seed, len| item(name, 0o644, What::Shared(noise(seed, len)));
+    let items = vec![shared("a", 1, 5000), shared("b", 2, 70_000), data("c", 3, 100_000), shared("d", 4, 3)];
+    let tree = fixture.save(&items);
+    let read = |fixture: &Fixture| fixture.store.chunks_read.load(std::sync::atomic::Ordering::Relaxed);
+    let first = fixture.restore(tree, |o| o.verify = true);
+    assert_eq!((first.written_bytes, first.verified_files, fixture.seen.problems()), (175_003, 4, vec![]));
+    assert_holds(&fixture.target(), &items);
+    let before = read(&fixture);
+    assert_eq!(fixture.restore(tree, |_| {}).kept_bytes, 175_003, "known by their tags");
+    assert_eq!(read(&fixture), before, "without the chunk");
+    // One of them changed, and keeps size and time.
+    let place = fixture.target().join("b");
+    let time = std::fs::metadata(&place).unwrap().modified().unwrap();
+    write(place.clone(), &noise(9, 70_000));
+    std::fs::File::options().write(true).open(&place).unwrap().set_modified(time).unwrap();
+    let again = fixture.restore(tree, |_| {});
+    assert_eq!((again.written_bytes, again.kept_bytes), (70_000, 105_003));
+    assert_eq!(read(&fixture), before + 1);
+    assert_holds(&fixture.target(), &items);
+}
+
+#[test]
+fn a_lost_chunk_fails_all_files_that_share_it_and_no_other() {
+    let fixture = Fixture::new();
+    let shared = |name: &str, seed| item(name, 0o644, What::Shared(noise(seed, 5000)));
+    let tree = fixture.save(&[shared("a", 1), data("b", 2, 9000), shared("c", 3)]);
+    let entry = fixture.reader.resolve(tree, b"a").unwrap().unwrap();
+    fixture.lose(entry.links()[0]);
+    fixture.restore(tree, |_| {});
+    let failed: Vec<String> = fixture.seen.problems().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(failed, ["a", "c"]);
+    assert_eq!(std::fs::read(fixture.target().join("b")).unwrap(), noise(2, 9000));
+    assert!(!fixture.target().join("a").exists());
+}
