@@ -98,6 +98,10 @@ impl Bases {
         let ids = self.list.iter().map(|(id, _)| id);
         if self.ranges.is_empty() { encode_delta(ids, frame) } else { encode_parts(ids.zip(&self.ranges), frame) }
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
 }
 
 /// One writing session: its key, its capsule, its nonce counter.
@@ -148,11 +152,17 @@ impl Sealer {
         self.seal_frame(kind, tag, content, links, self.compress(content, content.len()))
     }
 
+    /// Seals a chunk alone, at this level at least, unless nothing is to be compressed.
+    pub fn seal_chunk(&self, tag: Tag, content: &[u8], least: Level) -> Result<Record> {
+        check_content_len(content)?;
+        let level = self.level().map(|level| level.max(i32::from(least.0)));
+        let frame = level.and_then(|level| compress_worthily(content, content.len(), level));
+        self.seal_frame(Kind::Chunk, tag, content, &[], frame)
+    }
+
     /// A frame of at most `limit` bytes that is worth having.
     fn compress(&self, content: &[u8], limit: usize) -> Option<Vec<u8>> {
-        // Below this saving reading back costs more than the space is worth.
-        let limit = limit.min(content.len() - content.len() / 50);
-        compress::compress(content, limit, self.level()?)
+        compress_worthily(content, limit, self.level()?)
     }
 
     fn seal_frame(
@@ -466,6 +476,11 @@ fn joined(mut contents: Vec<Arc<Vec<u8>>>) -> Arc<Vec<u8>> {
 fn delta_body<'b>(content: &[u8], bases: &'b Bases, level: i32, differ: &mut Differ<'b>) -> Option<Vec<u8>> {
     let frame = differ.compress(content, &bases.prefix, level)?;
     Some(bases.body(&frame))
+}
+
+fn compress_worthily(content: &[u8], limit: usize, level: i32) -> Option<Vec<u8>> {
+    // Below this saving reading back costs more than the space is worth.
+    compress::compress(content, limit.min(content.len() - content.len() / 50), level)
 }
 
 fn check_content_len(content: &[u8]) -> Result<()> {

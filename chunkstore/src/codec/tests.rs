@@ -92,6 +92,11 @@ fn levels_are_honoured_and_make_no_difference_to_names_and_readers() {
         let tag = s.keys.write.tag(Kind::Chunk, &content);
         let similar = s.sealer.seal_similar(tag, &content, &bases, &mut Differ::default()).unwrap();
         assert_eq!(similar.links.is_empty(), level == Level::RAW, "a delta is compressed too");
+        let least = s.sealer.seal_chunk(tag, &content, Level::MAX).unwrap();
+        assert_eq!(s.open(&least, Kind::Chunk).unwrap(), content);
+        let is_better = least.bytes.len() < s.seal(Kind::Chunk, &content, &[]).bytes.len();
+        let can_be = level != Level::RAW && level != Level::MAX;
+        assert_eq!(is_better, can_be, "at least so well, but not where nothing is to be compressed");
         // What cannot be compressed is raw at each level.
         let raw = s.seal(Kind::Chunk, &noise(65_536, 1), &[]);
         assert!(raw.bytes.len() > 65_536);

@@ -4,7 +4,7 @@ use super::compression::Pace;
 use super::delta::{Delta, Prepared};
 use super::gate::Gate;
 use super::halt::Halt;
-use chunkstore::codec::{Differ, Sealer};
+use chunkstore::codec::{Differ, Level, Sealer};
 use chunkstore::id::{BlobId, Reference, Tag};
 use chunkstore::list::Slice;
 use chunkstore::record::Kind;
@@ -13,6 +13,9 @@ use chunkstore::writer::BlobWriter;
 use chunkstore::{Error, Result};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+/// At least, for what stands alone among deltas.
+const LEVEL_ALONE: u8 = 3;
 
 pub struct Chunks<'a> {
     pub writer: &'a BlobWriter<'a>,
@@ -87,7 +90,10 @@ impl Chunks<'_> {
     ) -> Result<Reference> {
         self.halt.check()?;
         if !self.gate.is_dry() {
-            let seal = |sealer: &Sealer| sealer.seal_similar(tag, piece, &prepared.bases, differ);
+            let seal = |sealer: &Sealer| match self.level_alone() {
+                Some(least) if prepared.bases.is_empty() => sealer.seal_chunk(tag, piece, least),
+                _ => sealer.seal_similar(tag, piece, &prepared.bases, differ),
+            };
             let record = self.pace.sealing(&self.writer.sealer, seal)?;
             let (sealed, is_delta) = (record.id, !record.links.is_empty());
             let revealed = if self.delta.keeps() { Some(self.writer.sealer.reveal(&record)?) } else { None };
@@ -103,5 +109,12 @@ impl Chunks<'_> {
             self.writer.new_bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
         Ok(Reference { id, tag: tag.half() })
+    }
+
+    /// Where most of what is new becomes deltas, the rest is little of the work and much of what is stored: worth a better search.
+    fn level_alone(&self) -> Option<Level> {
+        let new = self.writer.new_bytes.load(Ordering::Relaxed);
+        let deltas = self.writer.delta_content_bytes.load(Ordering::Relaxed);
+        if deltas > 0 && deltas >= new / 4 * 3 { Level::new(LEVEL_ALONE) } else { None }
     }
 }

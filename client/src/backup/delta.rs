@@ -86,7 +86,9 @@ impl<'a> Delta<'a> {
         let sketches: Vec<Sketch> = prepared.iter().filter_map(|prepared| prepared.sketch).collect();
         let mut found = self.with_index(|index| index.find(&sketches)).into_iter();
         let candidates = prepared.iter().map(|one| one.sketch.and_then(|_| found.next()).unwrap_or_default()).collect();
-        let chosen = self.choose(candidates, gate)?;
+        let chosen = choose(candidates, &|ids| gate.present(ids), &mut |gone| {
+            self.with_index(|index| index.forget(gone));
+        })?;
         let ids: HashSet<BlobId> = chosen.iter().flatten().map(|candidate| candidate.id).collect();
         if ids.is_empty() {
             return Ok(prepared);
@@ -168,28 +170,6 @@ impl<'a> Delta<'a> {
         let _ = write();
     }
 
-    /// The best candidates of each that the store has. Of the others those that were stored before this run are gone for good.
-    fn choose(&self, candidates: Vec<Vec<Candidate>>, gate: &Gate<'_>) -> Result<Vec<Vec<Candidate>>> {
-        let ids: HashSet<BlobId> = candidates.iter().flatten().map(|candidate| candidate.id).collect();
-        if ids.is_empty() {
-            return Ok(candidates);
-        }
-        let ids: Vec<BlobId> = ids.into_iter().collect();
-        let present = gate.present(&ids)?;
-        let present: HashSet<BlobId> =
-            ids.into_iter().zip(present).filter_map(|(id, present)| present.then_some(id)).collect();
-        let mut chosen = Vec::with_capacity(candidates.len());
-        for candidates in candidates {
-            let (there, gone): (Vec<_>, Vec<_>) =
-                candidates.into_iter().partition(|candidate| present.contains(&candidate.id));
-            for gone in gone.iter().filter(|gone| !gone.is_fresh) {
-                self.with_index(|index| index.forget(gone));
-            }
-            chosen.push(worth_reading(there));
-        }
-        Ok(chosen)
-    }
-
     fn with_index<T>(&self, f: impl FnOnce(&mut SimilarityIndex) -> T) -> T {
         f(lock(&self.index).get_or_insert_with(|| {
             let read = std::fs::read(self.place.join("similar")).ok();
@@ -206,6 +186,33 @@ fn longest(former: &[Slice]) -> Vec<Slice> {
     former.truncate(Bases::PARTS_MAX);
     former.sort_by_key(|slice| (slice.link, slice.offset));
     former
+}
+
+/// The best candidates of each that are `present`. Only those that would be read are asked for; others take the place of what is not
+/// there. What is not there and was stored before this run is `gone` for good.
+fn choose(
+    mut candidates: Vec<Vec<Candidate>>,
+    present: &dyn Fn(&[BlobId]) -> Result<Vec<bool>>,
+    gone: &mut dyn FnMut(&Candidate),
+) -> Result<Vec<Vec<Candidate>>> {
+    let mut there: HashSet<BlobId> = HashSet::new();
+    loop {
+        let chosen: Vec<Vec<Candidate>> = candidates.iter().map(|some| worth_reading(some.clone())).collect();
+        let wanted: HashSet<BlobId> = chosen.iter().flatten().map(|candidate| candidate.id).collect();
+        let asked: Vec<BlobId> = wanted.difference(&there).copied().collect();
+        if asked.is_empty() {
+            return Ok(chosen);
+        }
+        let answers = present(&asked)?;
+        there.extend(asked.iter().zip(answers).filter_map(|(id, is_there)| is_there.then_some(*id)));
+        let missing: HashSet<BlobId> = asked.into_iter().filter(|id| !there.contains(id)).collect();
+        candidates
+            .iter()
+            .flatten()
+            .filter(|candidate| missing.contains(&candidate.id) && !candidate.is_fresh)
+            .for_each(&mut *gone);
+        candidates.iter_mut().for_each(|some| some.retain(|candidate| !missing.contains(&candidate.id)));
+    }
 }
 
 /// Of candidates in the order of [`SimilarityIndex::find`].
@@ -227,6 +234,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
 
     #[test]
     fn a_further_base_has_what_the_first_lacks() {
@@ -242,5 +250,31 @@ mod tests {
         assert_eq!(chosen(&[0xff, 0x3f0, 0x700]), [0xff, 0x3f0]);
         assert_eq!(chosen(&[0xff, 0xf0, 0x300]), [0xff, 0x300]);
         assert_eq!(chosen(&[0x3, 0xc, 0x30, 0xc0]), [0x3, 0xc, 0x30], "three at most");
+    }
+
+    #[test]
+    fn what_would_not_be_read_is_asked_for_only_in_the_place_of_what_is_gone() {
+        let candidate =
+            |n: u8, equal, is_fresh| Candidate { number: n.into(), id: BlobId([n; 32]), depth: 0, equal, is_fresh };
+        let candidates = vec![
+            vec![candidate(1, 0xff, false), candidate(2, 0xfff0, false), candidate(3, 0xff, false)],
+            vec![candidate(1, 0xff, false)],
+            vec![candidate(4, 0xff, true), candidate(5, 0xff, false)],
+        ];
+        let outcome = |missing: &[u8]| {
+            let (asked, mut gone) = (RefCell::new(Vec::new()), Vec::new());
+            let present = |ids: &[BlobId]| {
+                let mut sorted: Vec<u8> = ids.iter().map(|id| id.0[0]).collect();
+                sorted.sort_unstable();
+                asked.borrow_mut().push(sorted);
+                Ok(ids.iter().map(|id| !missing.contains(&id.0[0])).collect())
+            };
+            let chosen = choose(candidates.clone(), &present, &mut |one| gone.push(one.number)).unwrap();
+            let chosen: Vec<Vec<u8>> = chosen.iter().map(|some| some.iter().map(|one| one.id.0[0]).collect()).collect();
+            (asked.into_inner(), gone, chosen)
+        };
+        assert_eq!(outcome(&[]), (vec![vec![1, 2, 4]], vec![], vec![vec![1, 2], vec![1], vec![4]]));
+        assert_eq!(outcome(&[1]), (vec![vec![1, 2, 4], vec![3]], vec![1, 1], vec![vec![2, 3], vec![], vec![4]]));
+        assert_eq!(outcome(&[4, 5]), (vec![vec![1, 2, 4], vec![5]], vec![5], vec![vec![1, 2], vec![1], vec![]]));
     }
 }
