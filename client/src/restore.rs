@@ -95,6 +95,9 @@ pub struct Outcome {
     pub elapsed: Duration,
 }
 
+/// Pieces of memory up to this size are used again.
+const KEPT_BYTES: usize = 8 << 20;
+
 /// Restores a selection below the target. No path leaves the target and no symlink is followed, whatever the
 /// repository or the target hold. Missing or damaged content fails its file, by name, and nothing else.
 pub fn files(
@@ -105,6 +108,7 @@ pub fn files(
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
     let started = std::time::Instant::now();
+    keep_memory();
     let run = Run { reader, options, monitor, interrupted, tally: Tally::default() };
     let (target, created) = open_target(options)?;
     let walk = Walk::new(&run, target.as_ref());
@@ -122,6 +126,13 @@ pub fn files(
     let mut outcome = run.outcome();
     outcome.elapsed = started.elapsed();
     Ok(outcome)
+}
+
+/// The C library gives free memory back to the kernel beyond a bound that follows the largest piece freed so far, and takes larger
+/// pieces anew each time. Where chunks come and go, that is new memory all the time, and to touch it costs more than what is done with it: so
+/// the bound is set by one piece, which nobody touches.
+fn keep_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
 }
 
 /// Opens the target, which is created unless this is a dry run; says whether it is new.
