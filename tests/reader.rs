@@ -64,7 +64,10 @@ impl Session<'_> {
 
     fn slice(&self, content: &[u8], offset: usize, link: Reference) -> Node {
         let (len, tag) = (content.len() as u64, self.sealer.key.tag(Kind::Chunk, content).half());
-        Node::File(Content::Items { size: len, items: vec![Item::Slice(Slice { len, offset: offset as u64, link, tag })] })
+        Node::File(Content::Items {
+            size: len,
+            items: vec![Item::Slice(Slice { len, offset: offset as u64, link, tag })],
+        })
     }
 
     fn list(&self, level: u8, items: Vec<Item>) -> Reference {
