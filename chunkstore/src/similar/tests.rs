@@ -60,7 +60,7 @@ fn after_the_most_similar_comes_what_has_the_rest() {
         index.insert(id(n), &sharing(shared), 0);
     }
     let found: Vec<_> = find(&index, &wanted).iter().map(|found| found.id).collect();
-    assert_eq!(found, [id(2), id(3), id(1), id(0)]);
+    assert_eq!(found, [id(2), id(3), id(1), id(4)]);
 }
 
 #[test]
