@@ -27,9 +27,9 @@ const CANDIDATES_MAX: usize = 4;
 const NEARBY: usize = 3;
 /// Equal bins of a candidate, at least. A pair is two.
 const EQUAL_MIN: u32 = 2;
-/// Of chunks that resemble another in nearly as many bins, the first base is the newest, since all that changed after an older one was made would
-/// be told once more: so many bins are a step of resemblance.
-const STEP: u32 = 4;
+/// Chunks that agree with another in so many bins are equally good as its first base, and the newest of them is taken: all that changed after
+/// an older one was made would be told once more.
+const NEARLY_ALL: u32 = 13;
 /// The depth of an entry whose blob is gone.
 const GONE: u8 = u8::MAX;
 
@@ -295,10 +295,10 @@ impl SimilarityIndex {
 
 /// Place in the list and what it is, of that which has most bins besides these; of several, the newest.
 fn best(found: &[Found], covered: u16) -> Option<(usize, &Found)> {
-    found.iter().enumerate().max_by_key(|(_, found)| {
-        let bins = (found.equal & !covered).count_ones();
-        (if covered == 0 { bins.div_ceil(STEP) } else { bins }, found.number)
-    })
+    found
+        .iter()
+        .enumerate()
+        .max_by_key(|(_, found)| ((found.equal & !covered).count_ones().min(NEARLY_ALL), found.number))
 }
 
 /// Buckets for so many chunks.
