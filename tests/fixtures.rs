@@ -14,9 +14,10 @@ use crate::support::source::workspace;
 use crate::support::torture::{self, Place, Shape};
 
 /// Each with its passphrase and the digest of all its files.
-const FIXTURES: [(&str, &str, &str); 2] = [
+const FIXTURES: [(&str, &str, &str); 3] = [
     ("format-1", PASSWORD, "b436d938d98259175f217fefb72f47bdebc24156d3a01965ecf0dadb56e361e3"),
     ("format-1-shapes", reader::PASSWORD, "be58433d164f93e1859b5bb98c3fbfd4ec0f06acc5ba303c3fafde00eedbb433"),
+    ("format-1-slices", reader::PASSWORD, "68169746e1d0d94e2ae1011ef202ca92967a1f6907dffc67c838f5fc25b61f10"),
 ];
 
 const PASSWORD: &str = "golden since the first day";
