@@ -95,10 +95,11 @@ impl Slices {
                 })),
             })
             .collect();
-        if bundle.parts.len() > 1 {
+        // What changed by itself still becomes a delta of what it was.
+        if bundle.parts.len() > 1 || !bundle.former.is_empty() {
             return Ok((places, bundle));
         }
-        // One content is no bundle.
+        // One new content is no bundle.
         let alone = |place| if matches!(place, Place::Part(_)) { Place::Alone } else { place };
         Ok((places.into_iter().map(alone).collect(), Bundle::default()))
     }
