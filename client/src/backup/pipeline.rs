@@ -1,6 +1,7 @@
 //! The threads of a backup, and what passes between them. Nothing else in this module starts threads.
 //!
 //! ```text
+//! walk   ──> looks and listings to come ─> scouts, and back
 //! survey ──> batches ───────────────────────────────┐
 //!        ──> groups of small files ─> workers ──────┼─> assembly (the calling thread)
 //!        ──> large files ─> readers ─> windows ─────┘
@@ -14,6 +15,7 @@ use super::chunks::{Chunks, Piece};
 use super::cut::Storing;
 use super::read::{Job, Reading, Saved};
 use super::survey::{Outlets, Survey};
+use super::walk::Task;
 use chunkstore::id::Reference;
 use chunkstore::store::Store;
 use chunkstore::{Error, Result};
@@ -22,6 +24,9 @@ use std::num::NonZero;
 
 /// Files above [`super::read::SMALL_BYTES_MAX`] are read by so many threads.
 const READERS: usize = 2;
+/// The walk is looked ahead of by so many threads, which mostly wait for disks.
+const SCOUTS: usize = 4;
+const TASKS_MAX: usize = 64;
 const BATCHES_MAX: usize = 4;
 const LARGE_MAX: usize = 2;
 /// Groups and windows that wait for a worker, for each worker.
@@ -81,12 +86,13 @@ fn groups_max(workers: usize) -> usize {
 pub fn run<'a>(
     reading: &Reading<'_>,
     assembler: Assembler<'_>,
-    survey: impl FnOnce(Outlets) -> Survey<'a> + Send,
+    survey: impl FnOnce(Outlets<'a>) -> Survey<'a> + Send,
 ) -> Result<(Assembled, usize)> {
     let (batches, to_assemble) = bounded(BATCHES_MAX);
     let workers = workers(reading.chunks);
     let (work, to_work) = bounded(WORK_MAX * workers);
     let (large, to_read) = bounded(LARGE_MAX);
+    let (ahead, tasks) = bounded(TASKS_MAX);
     let outcome = std::thread::scope(|scope| {
         for _ in 0..workers {
             let to_work = to_work.clone();
@@ -98,7 +104,12 @@ pub fn run<'a>(
             scope.spawn(move || read_large(reading, &to_read, &work));
         }
         drop(to_read);
-        let outlets = Outlets { batches, work, large, groups_max: groups_max(workers) };
+        for _ in 0..SCOUTS {
+            let tasks = tasks.clone();
+            scope.spawn(move || tasks.into_iter().for_each(|task: Task<'_>| task()));
+        }
+        drop(tasks);
+        let outlets = Outlets { batches, work, large, ahead, groups_max: groups_max(workers) };
         let found = scope.spawn(move || survey(outlets).run());
         let assembled = assembler.run(&to_assemble).map_err(|error| reading.chunks.halt.fail(error));
         drop(to_assemble);

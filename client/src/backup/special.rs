@@ -12,7 +12,7 @@ use super::saving::{Account, Saving, fact};
 use super::survey::Survey;
 use super::unchanged::frame::{KEY_LEN, Key};
 use super::unchanged::{CacheWriter, Place};
-use super::walk::Walk;
+use super::walk::{Rules, Walk};
 use super::{
     Context, FilesOptions, Outcome, Producer, Request, Session, Source, StreamSource, Verdict, pipeline, stream,
     with_session,
@@ -287,11 +287,9 @@ impl Depot<'_> {
         let prepared = prepare(&tree.prepared, &mut root)?;
         let report = self.session.report;
         let halt = self.session.chunks.halt;
-        let mut walk = Walk::new(&root, &excludes, options.one_file_system, report).keeping(tree.keep);
-        walk = walk.without(self.context.cache_dir);
-        if let Some(own) = self.context.repository_dir {
-            walk = walk.without(own);
-        }
+        let own = [Some(self.context.cache_dir), self.context.repository_dir].into_iter().flatten();
+        let rules = Rules::new(&excludes, tree.keep, options.one_file_system, own);
+        let walk = Walk::new(&root, rules, report);
         let unchanged = self.place.read(self.context.store, self.trust);
         let reading = &self.reading;
         let assembler = Assembler::new(self.session.chunks.writer, report, halt, self.cache.as_deref_mut());

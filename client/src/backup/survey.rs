@@ -4,10 +4,10 @@
 use super::Report;
 use super::halt::Halt;
 use super::pipeline::{Group, Large, Work};
-use super::read::{Job, Reading, SMALL_BYTES_MAX, Saved, Verb, now};
+use super::read::{Job, Reading, SMALL_BYTES_MAX, Saved, Verb};
 use super::unchanged::frame::{Key, is_settled, key};
 use super::unchanged::{Finding, Unchanged};
-use super::walk::{Step, Walk};
+use super::walk::{Step, Task, Walk};
 use crate::metadata::capture::{Names, Stat, attributes};
 use chunkstore::key::WriteKey;
 use chunkstore::tree::Attributes;
@@ -76,10 +76,12 @@ pub struct Batch {
 }
 
 /// Where findings and work go.
-pub struct Outlets {
+pub struct Outlets<'a> {
     pub batches: Sender<Batch>,
     pub work: Sender<Work>,
     pub large: Sender<Large>,
+    /// What may be done ahead of the walk.
+    pub ahead: Sender<Task<'a>>,
     /// How many groups of small files there may be at once, waiting, being read and being filled.
     pub groups_max: usize,
 }
@@ -90,7 +92,7 @@ pub struct Survey<'a> {
     names: &'a Names,
     report: &'a Report<'a>,
     halt: &'a Halt<'a>,
-    outlets: Outlets,
+    outlets: Outlets<'a>,
     batch: Batch,
     open: OpenGroup,
     /// Of the directories that the walk is in.
@@ -123,11 +125,11 @@ fn gone() -> Error {
 }
 
 impl<'a> Survey<'a> {
-    pub fn new(walk: Walk<'a>, unchanged: Unchanged<'a>, reading: &'a Reading<'a>, outlets: Outlets) -> Survey<'a> {
+    pub fn new(walk: Walk<'a>, unchanged: Unchanged<'a>, reading: &'a Reading<'a>, outlets: Outlets<'a>) -> Survey<'a> {
         let (batch, open) = (Batch::default(), OpenGroup::default());
         let group_directories_max = (OPEN_DIRECTORIES_MAX / outlets.groups_max).clamp(1, GROUP_DIRECTORIES_MAX);
         Survey {
-            walk,
+            walk: walk.ahead(outlets.ahead.clone()),
             unchanged,
             names: reading.names,
             report: reading.report,
@@ -180,7 +182,7 @@ impl<'a> Survey<'a> {
     }
 
     fn enter(&mut self, stat: &Stat) {
-        let (moment, key) = (now(), key(stat));
+        let (moment, key) = (self.walk.moment(), key(stat));
         self.keys.push(key);
         self.report.monitor.current(self.walk.path());
         let finding = self.unchanged.enter(self.walk.name(), &key);

@@ -4,19 +4,26 @@
 //! under the walk lead nowhere else. Symlinks are followed only on the way to a given path. What cannot be visited is
 //! reported and left out. Memory: the names of the directories on the way to the present one; descriptors: a fixed number.
 
+mod ahead;
+mod listing;
+
 #[cfg(test)]
 mod tests;
 
 use crate::backup::Report;
-use crate::backup::exclude::{CACHE_SIGNATURE, CACHE_TAG, Excludes};
 use crate::backup::given::Branch;
-use crate::backup::names::{Kind, NameList};
+use crate::backup::names::Kind;
 use crate::metadata::capture::{Place, Stat};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+pub use ahead::Task;
+use ahead::{Ahead, Here, Names};
+use chunkstore::tree::Time;
+use crossbeam_channel::Sender;
+pub use listing::Rules;
+use listing::{Entrance, Listing, Look, open_directory};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 /// So many directories on the way stay open; those above are found again through `..`.
@@ -36,8 +43,7 @@ pub enum Step {
 }
 
 pub struct Walk<'a> {
-    excludes: &'a Excludes,
-    one_file_system: bool,
+    ahead: Ahead<'a>,
     report: &'a Report<'a>,
     root: Option<&'a Branch>,
     stack: Vec<Level<'a>>,
@@ -45,10 +51,6 @@ pub struct Walk<'a> {
     /// The part of the path before the last component, its slash included.
     name_at: usize,
     found: usize,
-    list_buffer: Vec<u8>,
-    /// Device and inode of a directory that is kept empty: our own, which changes all the time.
-    own: Vec<(u64, u64)>,
-    keep: Option<&'a Keep<'a>>,
 }
 
 /// Whether a listed path is saved; asked with its absolute path and whether it is a directory, from above, and never about
@@ -61,51 +63,30 @@ struct Level<'a> {
     /// False: open as a place only.
     readable: bool,
     stat: Stat,
-    names: NameList,
-    next: usize,
+    moment: Time,
+    names: Names<'a>,
     branch: Option<&'a Branch>,
     /// All of it is saved, not only what the branch names.
     whole: bool,
     path_len: usize,
 }
 
-/// How a directory is entered.
-#[derive(Clone, Copy)]
-struct Entrance<'a> {
-    branch: Option<&'a Branch>,
-    whole: bool,
-    /// The device to stay on; a given path may be anywhere.
-    device: Option<u64>,
-    follow: bool,
-}
-
 impl<'a> Walk<'a> {
-    pub fn new(root: &'a Branch, excludes: &'a Excludes, one_file_system: bool, report: &'a Report<'a>) -> Walk<'a> {
+    pub fn new(root: &'a Branch, rules: Rules<'a>, report: &'a Report<'a>) -> Walk<'a> {
         Walk {
-            excludes,
-            one_file_system,
+            ahead: Ahead::new(rules),
             report,
             root: Some(root),
             stack: Vec::new(),
             path: Vec::new(),
             name_at: 0,
             found: 0,
-            list_buffer: Vec::with_capacity(64 << 10),
-            own: Vec::new(),
-            keep: None,
         }
     }
 
-    /// Leaves out what `keep` does not want, beside what the exclusions say.
-    pub fn keeping(mut self, keep: Option<&'a Keep<'a>>) -> Walk<'a> {
-        self.keep = keep;
-        self
-    }
-
-    /// Keeps this directory empty wherever the walk meets it.
-    pub fn without(mut self, own: &Path) -> Walk<'a> {
-        let stat = Stat::at(CWD, own.as_os_str().as_bytes());
-        self.own.extend(stat.ok().map(|stat| (stat.device, stat.inode)));
+    /// Lets other threads look ahead. Tasks that find no room are not waited for.
+    pub fn ahead(mut self, tasks: Sender<Task<'a>>) -> Walk<'a> {
+        self.ahead.tasks = Some(tasks);
         self
     }
 
@@ -131,6 +112,11 @@ impl<'a> Walk<'a> {
         Some(if level.readable { Place::Open(directory) } else { Place::Path(directory) })
     }
 
+    /// A moment before it was asked what the directory is that was just entered.
+    pub fn moment(&self) -> Time {
+        self.stack.last().map_or_else(Time::default, |level| level.moment)
+    }
+
     /// How many given paths were there.
     pub fn found(&self) -> usize {
         self.found
@@ -142,25 +128,32 @@ impl<'a> Walk<'a> {
             if root.whole {
                 self.found += 1;
             }
-            let entrance = Entrance { branch: Some(root), whole: root.whole, device: None, follow: true };
-            return self.enter(entrance);
+            let entrance = Entrance { whole: root.whole, device: None, follow: true };
+            return self.enter_given(entrance, root);
         }
         loop {
             let level = self.stack.last_mut()?;
             self.path.truncate(level.path_len);
-            let Some((name, kind)) = level.names.get(level.next) else { return self.leave() };
-            level.next += 1;
+            let Some((name, kind)) = level.names.next() else { return self.leave() };
             self.name_at = self.path.len() + 1;
             self.path.push(b'/');
             self.path.extend_from_slice(name);
-            if let Some(step) = self.visit(kind) {
-                return Some(step);
+            let branch = level.branch.and_then(|branch| branch.children.get(name));
+            let look = if level.whole { self.look() } else { None };
+            let step = match (branch, look) {
+                (Some(branch), _) => self.visit_given(branch, kind),
+                (None, Some(look)) => self.visit(look),
+                (None, None) => None,
+            };
+            if step.is_some() {
+                return step;
             }
         }
     }
 
     fn leave(&mut self) -> Option<Step> {
         let level = self.stack.pop()?;
+        level.names.forget(&mut self.ahead);
         self.name_at = self.path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
         let Some(above) = self.stack.last_mut() else { return Some(Step::Leave) };
         if above.directory.is_none() {
@@ -169,68 +162,87 @@ impl<'a> Walk<'a> {
             let again = again.or_else(|| open_from_root(path, &above.stat));
             if again.is_none() {
                 self.report.problem(path, "it was moved while it was read; the rest of it is left out");
-                above.next = above.names.len();
+                above.names.end();
             }
             above.directory = again.map(Arc::new);
         }
         Some(Step::Leave)
     }
 
-    /// Deals with the name at the end of the path. `None`: there is nothing to be saved.
-    fn visit(&mut self, kind: Kind) -> Option<Step> {
+    /// What the present name is, in a directory of which all is saved.
+    fn look(&mut self) -> Option<Look> {
+        let level = self.stack.last_mut()?;
+        let here = Here {
+            directory: level.directory.as_ref()?,
+            path: self.path.get(..level.path_len)?,
+            device: level.stat.device,
+            branch: level.branch,
+        };
+        level.names.look(here, &mut self.ahead)
+    }
+
+    /// Deals with a listed name, which is at the end of the path. `None`: there is nothing to be saved.
+    fn visit(&mut self, look: Look) -> Option<Step> {
+        match look {
+            Look::Directory => {
+                let level = self.stack.last_mut()?;
+                let (directory, device) = (level.directory.as_ref()?, level.stat.device);
+                let listing = level.names.listing(directory, device, &mut self.ahead);
+                self.enter(listing, true, None)
+            }
+            Look::Other(stat) => Some(Step::Item(stat)),
+            Look::Given => None,
+            Look::LeftOut => {
+                self.report.detail("excluded", &self.path);
+                None
+            }
+            Look::Gone(reason) => {
+                self.report.problem(&self.path, &reason);
+                None
+            }
+        }
+    }
+
+    /// Deals with a name that is given, or on the way to something given; it may be listed too.
+    fn visit_given(&mut self, branch: &'a Branch, kind: Kind) -> Option<Step> {
         let level = self.stack.last()?;
-        let branch = level.branch.and_then(|branch| branch.children.get(self.name()));
-        let (whole, device) = (level.whole, level.stat.device);
-        if let Some(at) = branch.and_then(|branch| branch.prepared) {
+        let (is_listed, device) = (level.whole && !branch.whole, level.stat.device);
+        if let Some(at) = branch.prepared {
             self.found += 1;
             return Some(Step::Prepared(at));
         }
-        let given = branch.is_some_and(|branch| branch.whole);
         let mut stat = None;
         let mut is_directory = kind == Kind::Directory;
         if kind == Kind::Unknown {
-            let found = self.stat(branch, whole && !given)?;
+            let found = self.stat(Some(branch), is_listed)?;
             is_directory = found.is_directory();
             stat = Some(found);
         }
-        // Only a name on the way to a given path is not listed or given itself.
-        let mut included = whole || given;
-        if whole && !given && self.is_left_out(is_directory) {
+        let mut included = is_listed || branch.whole;
+        if is_listed && self.ahead.rules.is_left_out(&self.path, is_directory) {
             self.report.detail("excluded", &self.path);
             included = false;
         }
-        if !included && branch.is_none() {
-            return None;
-        }
-        if given {
-            self.found += 1;
-        }
-        let device = (whole && !given).then_some(device);
-        let is_way = !included;
+        self.found += usize::from(branch.whole);
+        let mut entrance = Entrance { whole: included, device: is_listed.then_some(device), follow: !included };
         if is_directory {
-            return self.enter(Entrance { branch, whole: included, device, follow: is_way });
+            return self.enter_given(entrance, branch);
         }
-        if let Some(branch) = branch {
-            self.report_unreachable(branch);
-        }
+        self.report_unreachable(branch);
         let stat = match stat {
-            _ if is_way => return None,
+            _ if !included => return None,
             Some(stat) => stat,
-            None => self.stat(branch, true)?,
+            None => self.stat(Some(branch), true)?,
         };
         if stat.is_directory() {
-            return self.enter(Entrance { branch, whole: included, device, follow: false });
+            entrance.follow = false;
+            return self.enter_given(entrance, branch);
         }
-        if !given && stat.is_regular() && self.excludes.is_too_large(stat.size) {
+        if is_listed && stat.is_regular() && self.ahead.rules.excludes.is_too_large(stat.size) {
             self.report.detail("excluded", &self.path);
             return None;
         }
         Some(Step::Item(stat))
-    }
-
-    fn is_left_out(&self, is_directory: bool) -> bool {
-        let is_excluded = self.excludes.has_patterns() && self.excludes.matches(&self.path, is_directory);
-        is_excluded || self.keep.is_some_and(|keep| !keep(&self.path, is_directory))
     }
 
     /// What the name at the end of the path is; the way to a given path may lead through a symlink.
@@ -242,18 +254,7 @@ impl<'a> Walk<'a> {
             Ok(stat) if is_way && !stat.is_directory() => follow(directory, self.name()).or(Ok(stat)),
             stat => stat,
         };
-        match (stat, branch) {
-            (Ok(stat), _) => Some(stat),
-            (Err(error), None) => {
-                self.report.problem(&self.path, &vanished(&error));
-                None
-            }
-            (Err(error), Some(branch)) => {
-                let reason = vanished(&error);
-                branch.each_given(&mut self.path.clone(), &mut |path| self.report.problem(path, &reason));
-                None
-            }
-        }
+        stat.map_err(|error| self.lose(branch, &error)).ok()
     }
 
     /// Given paths below something that is no directory.
@@ -266,44 +267,46 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn enter(&mut self, entrance: Entrance<'a>) -> Option<Step> {
-        let above = self.stack.last().and_then(|level| level.directory.as_ref());
+    fn enter_given(&mut self, entrance: Entrance, branch: &'a Branch) -> Option<Step> {
+        let above = self.directory();
         let (parent, name) = match above {
             Some(above) => (above.as_fd(), self.name()),
             None => (CWD, &b"/"[..]),
         };
-        let (directory, readable) = match open_directory(parent, name, entrance.follow) {
-            Ok(opened) => opened,
+        let mut listing = self.ahead.rules.list(parent, name, entrance);
+        if let Ok(listing) = &mut listing {
+            listing.add(branch.children.keys());
+        }
+        self.enter(listing, entrance.whole, Some(branch))
+    }
+
+    /// Goes into a directory that was opened, or tells why it was not. `whole`: all of it was to be saved.
+    fn enter(&mut self, listing: io::Result<Listing>, whole: bool, branch: Option<&'a Branch>) -> Option<Step> {
+        let listing = match listing {
+            Ok(listing) => listing,
             // It was exchanged for something else since it was listed.
-            Err(Errno::NOTDIR | Errno::LOOP) if entrance.whole => {
-                return self.stat(entrance.branch, true).filter(|stat| !stat.is_directory()).map(Step::Item);
+            Err(error) if whole && is_no_directory(&error) => {
+                return self.stat(branch, true).filter(|stat| !stat.is_directory()).map(Step::Item);
             }
             Err(error) => {
-                self.lose(entrance.branch, &error.into());
+                self.lose(branch, &error);
                 return None;
             }
         };
-        let stat = match Stat::of(directory.as_fd()) {
-            Ok(stat) => stat,
-            Err(error) => {
-                self.lose(entrance.branch, &error);
-                return None;
-            }
-        };
-        let is_foreign = self.one_file_system && entrance.device.is_some_and(|device| device != stat.device);
-        let is_own = self.own.contains(&(stat.device, stat.inode));
-        if is_own {
+        let Listing { directory, readable, stat, moment, whole, names, looks, failure, is_marked } = listing;
+        if is_marked {
             self.report.detail("excluded", self.path_for_people());
         }
-        let whole = entrance.whole && !is_foreign && !is_own;
-        let names = self.names(&directory, readable, whole, entrance.branch);
+        if let Some(failure) = failure {
+            self.report.problem(self.path_for_people(), &format!("it cannot be listed: {failure}"));
+        }
         self.stack.push(Level {
             directory: Some(Arc::new(directory)),
             readable,
             stat,
-            names,
-            next: 0,
-            branch: entrance.branch,
+            moment,
+            names: Names::new(names, looks),
+            branch,
             whole,
             path_len: self.path.len(),
         });
@@ -323,44 +326,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The names to visit in a directory, sorted.
-    fn names(&mut self, directory: &OwnedFd, readable: bool, whole: bool, branch: Option<&Branch>) -> NameList {
-        let mut names = NameList::default();
-        if whole && !readable {
-            self.report.problem(self.path_for_people(), "it cannot be listed: permission denied");
-        } else if whole {
-            let mut buffer = std::mem::take(&mut self.list_buffer);
-            if let Err(error) = names.read(directory.as_fd(), buffer.spare_capacity_mut()) {
-                self.report.problem(self.path_for_people(), &format!("it cannot be listed: {error}"));
-            }
-            self.list_buffer = buffer;
-            names.sort();
-            self.keep_markers(directory, &mut names);
-        }
-        for name in branch.iter().flat_map(|branch| branch.children.keys()) {
-            if !names.contains(name) {
-                names.push(name, Kind::Unknown);
-            }
-        }
-        names.sort();
-        names
-    }
-
     fn path_for_people(&self) -> &[u8] {
         if self.path.is_empty() { b"/" } else { &self.path }
     }
+}
 
-    /// In a directory that is marked as not worth saving, only the marks stay.
-    fn keep_markers(&self, directory: &OwnedFd, names: &mut NameList) {
-        let is_cache = self.excludes.caches && names.contains(CACHE_TAG) && has_signature(directory);
-        let is_marked = self.excludes.markers.iter().any(|marker| names.contains(marker));
-        if !is_cache && !is_marked {
-            return;
-        }
-        let markers = &self.excludes.markers;
-        names.retain(|name| (is_cache && name == CACHE_TAG) || markers.iter().any(|marker| marker == name));
-        self.report.detail("excluded", self.path_for_people());
-    }
+fn is_no_directory(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOTDIR | Errno::LOOP))
 }
 
 fn vanished(error: &std::io::Error) -> String {
@@ -372,24 +344,6 @@ fn vanished(error: &std::io::Error) -> String {
 
 fn follow(directory: BorrowedFd<'_>, name: &[u8]) -> std::io::Result<Stat> {
     Ok(Stat::from(&rustix::fs::statx(directory, name, AtFlags::empty(), StatxFlags::BASIC_STATS)?))
-}
-
-/// A directory and whether it can be listed; one that only can be passed through is open as a place.
-fn open_directory(parent: BorrowedFd<'_>, name: &[u8], follow: bool) -> Result<(OwnedFd, bool), Errno> {
-    let mut flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    if !follow {
-        flags |= OFlags::NOFOLLOW;
-    }
-    let open = |more| rustix::fs::openat(parent, name, flags | more, Mode::empty());
-    let opened = match open(OFlags::RDONLY | OFlags::NOATIME) {
-        Err(Errno::PERM) => open(OFlags::RDONLY),
-        opened => opened,
-    };
-    match opened {
-        Ok(directory) => Ok((directory, true)),
-        Err(Errno::ACCESS) => open(OFlags::PATH).map(|directory| (directory, false)),
-        Err(error) => Err(error),
-    }
 }
 
 /// The directory above, if it is still the one that `stat` tells of.
@@ -407,14 +361,4 @@ fn open_from_root(path: &[u8], stat: &Stat) -> Option<OwnedFd> {
     }
     let found = Stat::of(directory.as_fd()).ok()?;
     (found.device == stat.device && found.inode == stat.inode).then_some(directory)
-}
-
-fn has_signature(directory: &OwnedFd) -> bool {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(tag) = rustix::fs::openat(directory, CACHE_TAG, flags, Mode::empty()) else { return false };
-    if !Stat::of(tag.as_fd()).is_ok_and(|stat| stat.is_regular()) {
-        return false;
-    }
-    let mut start = [0; CACHE_SIGNATURE.len()];
-    matches!(rustix::io::pread(&tag, &mut start[..], 0), Ok(len) if len == start.len()) && start == *CACHE_SIGNATURE
 }

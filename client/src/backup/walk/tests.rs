@@ -2,12 +2,18 @@
 
 use super::*;
 use crate::backup::FilesOptions;
+use crate::backup::exclude::{CACHE_SIGNATURE, Excludes};
 use crate::backup::testing::Told;
+use crossbeam_channel::bounded;
+use proptest::prelude::*;
+use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, create_dir, create_dir_all, write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+#[derive(PartialEq, Debug)]
 struct Walked {
     /// Relative to the temporary directory; a slash after directories as they are entered.
     paths: Vec<String>,
@@ -15,17 +21,36 @@ struct Walked {
     found: usize,
 }
 
+/// Alone and with others that look ahead: it comes to the same.
 fn walk(top: &Path, given: &[&str], options: &FilesOptions) -> Walked {
-    walk_with(top, given, options, |_| ())
+    let alone = walk_with(top, given, options, 0, |_| ());
+    for others in [1, 3] {
+        assert_eq!(walk_with(top, given, options, others, |_| ()), alone);
+    }
+    alone
 }
 
-fn walk_with(top: &Path, given: &[&str], options: &FilesOptions, mut at: impl FnMut(&str)) -> Walked {
+fn walk_with(top: &Path, given: &[&str], options: &FilesOptions, others: usize, at: impl FnMut(&str)) -> Walked {
     let given: Vec<PathBuf> = given.iter().map(|path| top.join(path)).collect();
     let (root, _) = Branch::merge(&given, Path::new("/")).unwrap();
     let excludes = Excludes::new(options).unwrap();
     let told = Told::default();
     let report = Report::new(&told);
-    let mut walk = Walk::new(&root, &excludes, options.one_file_system, &report);
+    let walk = Walk::new(&root, Rules::new(&excludes, None, options.one_file_system, [].into_iter()), &report);
+    let (paths, found) = std::thread::scope(|scope| {
+        let (ahead, tasks) = bounded::<Task<'_>>(4);
+        for _ in 0..others {
+            let tasks = tasks.clone();
+            scope.spawn(move || tasks.into_iter().for_each(|task| task()));
+        }
+        take_steps(if others > 0 { walk.ahead(ahead) } else { walk }, top, at)
+    });
+    let top = top.to_str().unwrap();
+    let told = told.lines().iter().map(|line| line.replace(top, "")).collect();
+    Walked { paths, told, found }
+}
+
+fn take_steps(mut walk: Walk<'_>, top: &Path, mut at: impl FnMut(&str)) -> (Vec<String>, usize) {
     let mut paths = Vec::new();
     let mut open: Vec<Vec<u8>> = Vec::new();
     while let Some(step) = walk.step() {
@@ -46,9 +71,7 @@ fn walk_with(top: &Path, given: &[&str], options: &FilesOptions, mut at: impl Fn
         }
     }
     assert!(open.is_empty());
-    let top = top.to_str().unwrap();
-    let told = told.lines().iter().map(|line| line.replace(top, "")).collect();
-    Walked { paths, told, found: walk.found() }
+    (paths, walk.found())
 }
 
 fn tree() -> tempfile::TempDir {
@@ -88,6 +111,20 @@ fn only_what_is_given_is_visited() {
     assert_eq!(walked.found, 0);
     assert_eq!(walked.told.len(), 3, "{:?}", walked.told);
     assert!(walked.told.iter().any(|line| line.starts_with("problem /b/no/no")), "{:?}", walked.told);
+}
+
+#[test]
+fn what_is_given_and_listed_is_visited_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (10..60).map(|n| n.to_string()).collect();
+    for name in names.iter().filter(|name| !name.ends_with('7')) {
+        write(temp.path().join(name), b"").unwrap();
+    }
+    let given: Vec<&str> = names.iter().map(String::as_str).chain([""]).collect();
+    let walked = walk(temp.path(), &given, &FilesOptions::default());
+    let there: Vec<&String> = names.iter().filter(|name| !name.ends_with('7')).collect();
+    assert_eq!(walked.paths.iter().collect::<Vec<_>>(), there);
+    assert_eq!(walked.told.len(), 5, "{:?}", walked.told);
 }
 
 #[test]
@@ -176,17 +213,60 @@ fn paths_may_be_longer_than_any_call_takes() {
 fn what_vanishes_or_turns_is_told_or_taken_as_it_is() {
     let temp = tree();
     let top = temp.path().to_owned();
-    let walked = walk_with(temp.path(), &[""], &FilesOptions::default(), |path| {
+    let walked = walk_with(temp.path(), &[""], &FilesOptions::default(), 0, |path| {
         if path == "a/file" {
             std::fs::remove_dir_all(top.join("a/sub")).unwrap();
             std::fs::remove_file(top.join("b")).unwrap();
+            std::fs::remove_dir_all(top.join("a.b")).unwrap();
+            symlink("/etc", top.join("a.b")).unwrap();
+            std::fs::remove_file(top.join("link")).unwrap();
             std::fs::remove_dir(top.join("z")).unwrap();
-            symlink("/etc", top.join("z")).unwrap();
         }
     });
-    assert_eq!(walked.paths, ["a/", "a/file", "a-", "a.b/", "a.b/c", "link", "z"]);
+    // What had been looked at is for its reader to miss.
+    assert_eq!(walked.paths, ["a/", "a/file", "a-", "a.b", "b"]);
     let told: Vec<_> = walked.told.iter().map(|line| line.split(':').next().unwrap()).collect();
-    assert_eq!(told, ["problem /a/sub", "problem /b"]);
+    assert_eq!(told, ["problem /a/sub", "problem /link", "problem /z"]);
+}
+
+#[test]
+fn nobody_is_waited_for_who_does_not_look_ahead() {
+    let temp = tree();
+    let (root, _) = Branch::merge(&[temp.path().to_owned()], Path::new("/")).unwrap();
+    let excludes = Excludes::new(&FilesOptions::default()).unwrap();
+    let told = Told::default();
+    let report = Report::new(&told);
+    let rules = || Rules::new(&excludes, None, false, [].into_iter());
+    // Nobody takes the tasks, nobody is there, and whoever takes one drops it.
+    let (ahead, tasks) = bounded::<Task<'_>>(2);
+    let (all, _) = take_steps(Walk::new(&root, rules(), &report).ahead(ahead.clone()), temp.path(), |_| ());
+    assert_eq!(tasks.len(), 2);
+    drop(tasks);
+    assert_eq!(take_steps(Walk::new(&root, rules(), &report).ahead(ahead), temp.path(), |_| ()).0, all);
+    assert_eq!(walk(temp.path(), &[""], &FilesOptions::default()).paths, all);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn looking_ahead_changes_nothing(shape in prop::collection::vec((0usize..40, 0usize..9, any::<bool>()), 1..80)) {
+        let temp = tempfile::tempdir().unwrap();
+        let mut directories = vec![PathBuf::new()];
+        for (number, (parent, files, is_excluded)) in shape.into_iter().enumerate() {
+            let ending = if is_excluded { "no" } else { "yes" };
+            let directory = directories[parent % directories.len()].join(format!("{number}.{ending}"));
+            create_dir(temp.path().join(&directory)).unwrap();
+            for file in 0..files {
+                write(temp.path().join(&directory).join(format!("{}.{file}", file % 5)), b"").unwrap();
+            }
+            directories.push(directory);
+        }
+        let options = FilesOptions { excludes: vec!["*.no".into(), "*.3".into()], ..FilesOptions::default() };
+        let walked = walk(temp.path(), &[""], &options);
+        prop_assert!(walked.paths.iter().all(|path| !path.contains(".no") && !path.ends_with(".3")));
+        let given = walk(temp.path(), &["", "0.no", "0.yes/1.no"], &options);
+        prop_assert!(given.paths.len() >= walked.paths.len());
+    }
 }
 
 #[test]
@@ -199,7 +279,7 @@ fn a_directory_moved_away_is_read_on() {
     write(temp.path().join("zz"), b"").unwrap();
     let away = elsewhere.path().join("d");
     let walk_and_move = |from: &str| {
-        walk_with(temp.path(), &[""], &FilesOptions::default(), |path| {
+        walk_with(temp.path(), &[""], &FilesOptions::default(), 0, |path| {
             if path == deep {
                 std::fs::rename(temp.path().join(from), &away).unwrap();
             }
