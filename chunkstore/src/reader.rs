@@ -23,12 +23,13 @@ pub use shared::Contents;
 
 use crate::codec::Opener;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, HalfTag, Reference};
+use crate::id::{BlobId, Reference};
 use crate::list::List;
 use crate::record::{Kind, Record, check_links};
 use crate::store::Store;
 use crate::tree::Tree;
 use cache::Cache;
+use open::Ahead;
 use shared::Loading;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,9 +37,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const NODE_CACHE_BYTES: usize = 32 << 20;
 const CHUNK_CACHE_BYTES: usize = 16 << 20;
 
-/// Bases of deltas are kept by id alone, chunks that were read in part by id and tag. Not one for the other: a link may have been
-/// served by another record than the one it names.
-type ChunkKey = (BlobId, Option<HalfTag>);
+/// What a content in the cache was opened for, and so what was proved of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum ChunkKey {
+    /// Its parts are read. Another record than the one it names may have served.
+    Linked(Reference),
+    /// The base of a delta: the content of just this record.
+    Base(BlobId),
+    /// The same, on the way to another content, whose tag was to prove it.
+    Between(BlobId),
+}
 
 pub struct Reader {
     pub store: Arc<dyn Store>,
@@ -129,17 +137,18 @@ impl Reader {
         }
     }
 
-    /// As [`Reader::intact`], of a record whose id nobody has compared. One that does not open to the content that the parent means is
-    /// asked for again by its id, so that the store may look where else it is and say what is wrong with it.
-    fn proved<T>(&self, link: Reference, found: Result<Record>, open: &dyn Fn(&Record) -> Result<T>) -> Result<T> {
+    /// The chunk that `link` names, from a record whose id nobody has compared. If it does not open to the content that the parent means,
+    /// it and all that it is made from is asked for again by ids, so that the store may look where else that is, and the error says which
+    /// of it is wrong and why.
+    fn proved(&self, link: Reference, found: Result<Record>, ahead: &Ahead) -> Result<Vec<u8>> {
         if let Ok(record) = &found
             && record.tag.half() == link.tag
-            && let Ok(opened) = open(record)
+            && let Ok(content) = self.open_chunk(record, Some(ahead))
         {
-            return Ok(opened);
+            return Ok(content);
         }
         let again = found.and_then(|_| self.record(link.id));
-        self.intact(link, again, open)
+        self.intact(link, again, &|record| self.open_chunk(record, None))
     }
 
     fn record(&self, id: BlobId) -> Result<Record> {
@@ -151,10 +160,9 @@ impl Reader {
         answers(ids, self.store.read(ids)?)
     }
 
-    /// As many answers as links; whether each is the record asked for, [`Reader::proved`] finds out.
-    fn read_linked(&self, links: &[Reference]) -> Result<Vec<Result<Record>>> {
-        let ids: Vec<BlobId> = links.iter().map(|link| link.id).collect();
-        answers(&ids, self.store.read_linked(&ids)?)
+    /// The same, of records whose ids nobody compares: what is made of them is proved otherwise.
+    fn read_unproved(&self, ids: &[BlobId]) -> Result<Vec<Result<Record>>> {
+        answers(ids, self.store.read_linked(ids)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Chunks and the bases of deltas. A hostile chain of deltas ends at a limit: of length, of bases opened, of bytes held.
 
-use super::{Reader, damaged, lock};
+use super::{ChunkKey, Reader, damaged, lock};
 use crate::error::Result;
 use crate::id::{BlobId, Reference};
 use crate::record::{Kind, Record};
@@ -25,7 +25,8 @@ pub(super) type Ahead = HashMap<BlobId, Record>;
 
 /// What one chunk has taken so far.
 struct Taken<'a> {
-    ahead: &'a Ahead,
+    /// With none, every base is proved by itself.
+    ahead: Option<&'a Ahead>,
     bases: Cell<usize>,
     held_bytes: Cell<usize>,
 }
@@ -51,10 +52,10 @@ impl Reader {
         links: &[Reference],
         visit: &mut dyn FnMut(usize, Result<Vec<u8>>) -> Result<()>,
     ) -> Result<()> {
-        let records = self.read_linked(links)?;
+        let records = self.read_unproved(&ids_of(links))?;
         let ahead = self.read_ahead(&records)?;
         for (at, (link, record)) in links.iter().zip(records).enumerate() {
-            visit(at, self.proved(*link, record, &|record| self.open_chunk(record, &ahead)))?;
+            visit(at, self.proved(*link, record, &ahead))?;
         }
         Ok(())
     }
@@ -63,7 +64,7 @@ impl Reader {
     pub fn bases(&self, ids: &[BlobId]) -> Result<Vec<Option<Arc<Vec<u8>>>>> {
         let mut found: Vec<Option<Arc<Vec<u8>>>> = Vec::with_capacity(ids.len());
         for id in ids {
-            found.push(lock(&self.chunks).find(&(*id, None)));
+            found.push(lock(&self.chunks).find(&ChunkKey::Base(*id)));
         }
         let wanted: Vec<(usize, BlobId)> = ids
             .iter()
@@ -75,10 +76,12 @@ impl Reader {
         let records = self.read(&wanted.iter().map(|(_, id)| *id).collect::<Vec<_>>())?;
         let ahead = self.read_ahead(&records)?;
         for ((at, id), record) in wanted.into_iter().zip(records) {
-            let opened = record.and_then(|record| self.open_chunk(&record, &ahead));
+            let open =
+                |record: Record| self.open_chunk(&record, Some(&ahead)).or_else(|_| self.open_chunk(&record, None));
+            let opened = record.and_then(open);
             if let Ok(content) = opened {
                 let content = Arc::new(content);
-                lock(&self.chunks).insert((id, None), Arc::clone(&content), content.len());
+                lock(&self.chunks).insert(ChunkKey::Base(id), Arc::clone(&content), content.len());
                 if let Some(slot) = found.get_mut(at) {
                     *slot = Some(content);
                 }
@@ -90,16 +93,17 @@ impl Reader {
     /// As [`Reader::bases`], of those that are no deltas themselves.
     pub fn whole_bases(&self, ids: &[BlobId]) -> Result<Vec<Option<Arc<Vec<u8>>>>> {
         let whole = |record: Result<Record>| record.ok().filter(|record| record.links.is_empty());
-        let open = |record: Option<Record>| self.open_chunk(&record?, &Ahead::new()).ok().map(Arc::new);
+        let open = |record: Option<Record>| self.open_chunk(&record?, None).ok().map(Arc::new);
         Ok(self.read(ids)?.into_iter().map(|record| open(whole(record))).collect())
     }
 
-    /// The content of a chunk, whatever it is a delta of.
-    pub(super) fn open_chunk(&self, record: &Record, ahead: &Ahead) -> Result<Vec<u8>> {
+    /// The content of a chunk, whatever it is a delta of. With bases read `ahead`, its own tag is what proves them.
+    pub(super) fn open_chunk(&self, record: &Record, ahead: Option<&Ahead>) -> Result<Vec<u8>> {
         self.open_at(record, 0, &Taken { ahead, bases: Cell::new(0), held_bytes: Cell::new(0) })
     }
 
-    /// Reads the bases of deltas, then the bases of these, each level at once. What cannot be read is left for whoever needs it to say.
+    /// Reads the bases of deltas, then the bases of these, each level at once. What cannot be read is left for whoever needs it to say;
+    /// what is read is proved by the tags of those deltas.
     pub(super) fn read_ahead(&self, records: &[Result<Record>]) -> Result<Ahead> {
         let mut ahead = Ahead::new();
         let mut bytes = 0;
@@ -110,7 +114,7 @@ impl Reader {
                 if bytes >= AHEAD_BYTES_MAX {
                     return Ok(ahead);
                 }
-                for record in self.read(ids)?.into_iter().flatten() {
+                for record in self.read_unproved(ids)?.into_iter().flatten() {
                     bytes += record.bytes.len();
                     wanted.extend(bases_of(&record).filter(|link| !ahead.contains_key(link)));
                     ahead.insert(record.id, record);
@@ -121,12 +125,23 @@ impl Reader {
     }
 
     fn has_base(&self, id: BlobId) -> bool {
-        lock(&self.chunks).contains(&(id, None))
+        let chunks = lock(&self.chunks);
+        chunks.contains(&ChunkKey::Base(id)) || chunks.contains(&ChunkKey::Between(id))
+    }
+
+    fn cached_base(&self, id: BlobId, may_be_between: bool) -> Option<Arc<Vec<u8>>> {
+        let mut chunks = lock(&self.chunks);
+        let proved = chunks.find(&ChunkKey::Base(id));
+        proved.or_else(|| chunks.find(&ChunkKey::Between(id)).filter(|_| may_be_between))
     }
 
     fn open_at(&self, record: &Record, depth: usize, taken: &Taken<'_>) -> Result<Vec<u8>> {
         let capsule = |id| self.store.capsule(id);
-        self.opener.open(record, Kind::Chunk, &capsule, &|base| self.open_base(base, record, depth, taken))
+        let base = |base| self.open_base(base, record, depth, taken);
+        if depth > 0 && taken.ahead.is_some() {
+            return self.opener.open_between(record, &capsule, &base);
+        }
+        self.opener.open(record, Kind::Chunk, &capsule, &base)
     }
 
     /// Recurses through [`Reader::open_at`], at most [`CHAIN_MAX`] deep.
@@ -139,16 +154,15 @@ impl Reader {
             return Err(of.corrupt(format!("more than {BASES_MAX} bases for one chunk")));
         }
         let held_before = taken.held_bytes.get();
-        let key = (id, None);
-        let cached = lock(&self.chunks).find(&key);
-        let content = match cached {
+        let content = match self.cached_base(id, taken.ahead.is_some()) {
             Some(content) => content,
             None => {
-                let opened = match taken.ahead.get(&id) {
+                let opened = match taken.ahead.and_then(|ahead| ahead.get(&id)) {
                     Some(record) => self.open_at(record, depth + 1, taken),
                     None => self.open_at(&self.record(id)?, depth + 1, taken),
                 };
                 let content = Arc::new(opened?);
+                let key = if taken.ahead.is_some() { ChunkKey::Between(id) } else { ChunkKey::Base(id) };
                 lock(&self.chunks).insert(key, Arc::clone(&content), content.len());
                 content
             }
@@ -160,6 +174,10 @@ impl Reader {
         }
         Ok(content)
     }
+}
+
+pub(super) fn ids_of(links: &[Reference]) -> Vec<BlobId> {
+    links.iter().map(|link| link.id).collect()
 }
 
 fn bases_of(record: &Record) -> impl Iterator<Item = BlobId> {

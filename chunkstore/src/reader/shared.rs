@@ -4,7 +4,8 @@
 //! in the order asked, so whoever waits for several waits for the last one first and is woken once.
 //! Lock order: those being loaded, then the cache.
 
-use super::{Reader, damaged, lock};
+use super::open::ids_of;
+use super::{ChunkKey, Reader, damaged, lock};
 use crate::error::Result;
 use crate::id::Reference;
 use crate::list::Slice;
@@ -34,7 +35,7 @@ impl Reader {
             let mut cache = lock(&self.chunks);
             let mut seen = HashSet::with_capacity(links.len());
             for link in links.iter().copied().filter(|link| seen.insert(*link)) {
-                if let Some(content) = cache.find(&(link.id, Some(link.tag))) {
+                if let Some(content) = cache.find(&ChunkKey::Linked(link)) {
                     found.insert(link, Ok(content));
                 } else if let Entry::Vacant(place) = loading.entry(link) {
                     place.insert(false);
@@ -93,13 +94,13 @@ impl Reader {
 
     /// Whether a chunk need not be fetched now: it is in the cache, or on its way there.
     pub fn is_at_hand(&self, link: &Reference) -> bool {
-        lock(&self.loading.links).contains_key(link) || lock(&self.chunks).contains(&(link.id, Some(link.tag)))
+        lock(&self.loading.links).contains_key(link) || lock(&self.chunks).contains(&ChunkKey::Linked(*link))
     }
 
     /// Chunks that nobody is expected to ask for again give their room to others. To ask all the same only costs time.
     pub fn let_go(&self, links: &[Reference]) {
         let mut cache = lock(&self.chunks);
-        links.iter().for_each(|link| cache.remove(&(link.id, Some(link.tag))));
+        links.iter().for_each(|link| cache.remove(&ChunkKey::Linked(*link)));
     }
 
     /// Opens chunks that this thread has entered as being loaded; others may have each as soon as it is there.
@@ -108,12 +109,12 @@ impl Reader {
             return Ok(());
         }
         let mut claim = Claim { loading: &self.loading, left: links.iter().copied().collect() };
-        let records = self.read_linked(&links)?;
+        let records = self.read_unproved(&ids_of(&links))?;
         let ahead = self.read_ahead(&records)?;
         for (link, record) in links.into_iter().zip(records) {
-            let content = self.proved(link, record, &|record| self.open_chunk(record, &ahead)).map(Arc::new);
+            let content = self.proved(link, record, &ahead).map(Arc::new);
             if let Ok(content) = &content {
-                lock(&self.chunks).insert((link.id, Some(link.tag)), Arc::clone(content), content.len());
+                lock(&self.chunks).insert(ChunkKey::Linked(link), Arc::clone(content), content.len());
             }
             claim.settle(link);
             found.insert(link, content);
@@ -129,7 +130,7 @@ impl Reader {
             loading = self.loading.settled.wait(loading).unwrap_or_else(PoisonError::into_inner);
         }
         drop(loading);
-        let cached = lock(&self.chunks).find(&(link.id, Some(link.tag)));
+        let cached = lock(&self.chunks).find(&ChunkKey::Linked(link));
         match cached {
             Some(content) => Ok(Ok(content)),
             // It failed, or had no room in the cache.

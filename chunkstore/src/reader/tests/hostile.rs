@@ -262,7 +262,8 @@ fn a_bomb_of_deltas_is_bounded() {
     let uncached = Reader::with_caches(s.store.clone(), s.store.opener(), 0, 0);
     s.store.take_read();
     assert!(damage(one(&uncached, top)).1.contains("bases"));
-    assert!(s.store.take_read().len() < 300);
+    // Twice: the second time each base is proved by itself.
+    assert!(s.store.take_read().len() < 600);
     assert_eq!(one(&s.reader(), top).unwrap(), b"top", "each base once");
 }
 

@@ -122,3 +122,27 @@ fn bases_are_read_by_their_ids() {
     assert_eq!(reader.chunks(&[delta]).unwrap().remove(0).unwrap(), b"delta of x");
     assert_eq!(**reader.bases(&[x.id]).unwrap()[0].as_ref().unwrap(), *b"content of x");
 }
+
+#[test]
+fn what_lies_between_is_proved_by_what_is_made_of_it() {
+    let s = Setup::new();
+    let [x, y] = [b"content of x", b"content of y"].map(|content| s.chunk(content).link().unwrap());
+    let delta = |content: &[u8], base: BlobId, of: &[u8]| {
+        let tag = s.sealer.key.tag(Kind::Chunk, content);
+        let record = s.sealer.seal_delta(tag, content, &[(base, of.to_vec().into())]).unwrap();
+        Reference { id: s.store.insert(record, &s.sealer.capsule), tag: tag.half() }
+    };
+    let first = delta(b"content of x, more", x.id, b"content of x");
+    let second = delta(b"content of x, more, again", first.id, b"content of x, more");
+    let third = delta(b"content of x, more, and more", first.id, b"content of x, more");
+    // A record that opens, in the place of one that the second is made from in the end.
+    s.store.contents().swapped.insert(x.id, y.id);
+    let reader = s.reader();
+    assert_eq!(**reader.bases(&[second.id]).unwrap()[0].as_ref().unwrap(), *b"content of x, more, again");
+    assert_eq!(reader.chunks(&[third]).unwrap().remove(0).unwrap(), b"content of x, more, and more");
+    assert_eq!(**reader.bases(&[first.id]).unwrap()[0].as_ref().unwrap(), *b"content of x, more");
+    // The error says what is wrong, not what is made of it.
+    s.store.lose(x.id);
+    let failed = s.reader().chunks(&[second]).unwrap().remove(0);
+    assert!(matches!(failed, Err(Error::Missing { object }) if object == format!("blob {}", x.id)));
+}
