@@ -13,15 +13,18 @@ pub mod adopt;
 
 pub mod damage;
 
+mod lookup;
+
 pub mod sweep;
 
 use crate::capsule::Capsule;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, CapsuleId, HalfTag, PackId, RepositoryId, Tag};
+use crate::id::{BlobId, CapsuleId, PackId, RepositoryId, Tag};
 use crate::record::Class;
 use lease::{Condemned, Lease};
+use lookup::find;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +68,8 @@ pub struct Index {
 }
 
 struct State {
+    /// For many look-ups at once; opened when they are asked for. They go before the writer, which tidies up as the last one.
+    others: Vec<Connection>,
     connection: Connection,
     /// The number of the next blob. Numbers that became free are not used again by this process: leases and what is
     /// condemned go by them.
@@ -116,7 +121,8 @@ impl Index {
         }
         let next = Cell::new(last_number(&connection)? + 1);
         let (leases, released) = (Vec::new(), Vec::new());
-        let state = State { connection, next, condemned: None, collecting: false, leases, released };
+        let others = Vec::new();
+        let state = State { others, connection, next, condemned: None, collecting: false, leases, released };
         let index = Index { state: Mutex::new(state), path: path.to_owned() };
         if index.meta("repository")?.as_deref() != Some(&repository.0[..]) {
             return Err(Error::corrupt("the index", "it belongs to another repository"));
@@ -178,95 +184,6 @@ impl Index {
         self.meta("generation")?
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or_else(|| Error::corrupt("the index", "it has no generation"))
-    }
-
-    /// The ids of intact blobs with these tags; the lease holds what is answered.
-    pub fn known(&self, tags: &[Tag], lease: Option<&Lease>) -> Result<Vec<Option<BlobId>>> {
-        let state = self.lock();
-        let _reading = reading(&state.connection, tags.len())?;
-        let mut statement = state
-            .connection
-            .prepare_cached(
-                "SELECT no, id FROM by_tag CROSS JOIN blob USING(no) WHERE head = ?1 AND tag = ?2 AND state = 0",
-            )
-            .map_err(sql("read"))?;
-        let mut answers = vec![None; tags.len()];
-        for (position, tag) in ascending(tags, |tag| &tag.0) {
-            let mut rows = statement.query(params![head(&tag.0), &tag.0[..]]).map_err(sql("read"))?;
-            while let Some(row) = rows.next().map_err(sql("read"))? {
-                let (no, id) = (row.get(0).map_err(sql("read"))?, row.get(1).map_err(sql("read"))?);
-                if state.is_condemned(no) {
-                    continue;
-                }
-                if let Some(lease) = lease {
-                    lease.add(no);
-                }
-                if let Some(answer) = answers.get_mut(position) {
-                    *answer = Some(BlobId(id));
-                }
-                break;
-            }
-        }
-        Ok(answers)
-    }
-
-    /// The id of an intact blob whose tag begins with this half.
-    pub fn known_by_half(&self, half: HalfTag) -> Result<Option<BlobId>> {
-        let state = self.lock();
-        let mut statement = state
-            .connection
-            .prepare_cached("SELECT no, id, tag FROM by_tag CROSS JOIN blob USING(no) WHERE head = ?1 AND state = 0")
-            .map_err(sql("read"))?;
-        let rows = statement
-            .query_map([head(&half.0)], |r| Ok((r.get(0)?, BlobId(r.get(1)?), Tag(r.get(2)?))))
-            .map_err(sql("read"))?;
-        for row in rows {
-            let (no, id, tag) = row.map_err(sql("read"))?;
-            if tag.half() == half && !state.is_condemned(no) {
-                return Ok(Some(id));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Which of these are stored, intact with their closure; the lease holds those that are.
-    pub fn present(&self, ids: &[BlobId], lease: Option<&Lease>) -> Result<Vec<bool>> {
-        let state = self.lock();
-        let _reading = reading(&state.connection, ids.len())?;
-        let mut answers = vec![false; ids.len()];
-        for (position, id) in ascending(ids, |id| &id.0) {
-            let Some((no, INTACT)) = find(&state.connection, &state, id)? else { continue };
-            if let Some(lease) = lease {
-                lease.add(no);
-            }
-            if let Some(answer) = answers.get_mut(position) {
-                *answer = true;
-            }
-        }
-        Ok(answers)
-    }
-
-    /// Where these lie, damaged or not.
-    pub fn locate(&self, ids: &[BlobId]) -> Result<Vec<Option<Place>>> {
-        let state = self.lock();
-        let _reading = reading(&state.connection, ids.len())?;
-        let mut statement = state
-            .connection
-            .prepare_cached(
-                "SELECT blob.no, pack.name, blob.offset, blob.length FROM by_id CROSS JOIN blob ON blob.no = by_id.no \
-                 CROSS JOIN pack ON pack.no = blob.pack WHERE head = ?1 AND blob.id = ?2",
-            )
-            .map_err(sql("read"))?;
-        let place = |r: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, Place)> {
-            Ok((r.get(0)?, Place { pack: PackId(r.get(1)?), offset: r.get(2)?, length: r.get(3)? }))
-        };
-        let mut locate = |id: &BlobId| -> rusqlite::Result<Option<Place>> {
-            let rows: Vec<(i64, Place)> =
-                statement.query_map(params![head(&id.0), &id.0[..]], place)?.collect::<rusqlite::Result<_>>()?;
-            // Of two rows the later: the earlier one may be about to go.
-            Ok(rows.into_iter().max_by_key(|(no, _)| *no).map(|(_, place)| place))
-        };
-        ids.iter().map(|id| locate(id).map_err(sql("read"))).collect()
     }
 
     pub fn capsule(&self, id: CapsuleId, repository: &RepositoryId) -> Result<Capsule> {
@@ -339,33 +256,6 @@ fn last_number(connection: &Connection) -> Result<i64> {
         .prepare_cached("SELECT coalesce(max(no), 0) FROM blob")
         .and_then(|mut s| s.query_row([], |r| r.get(0)))
         .map_err(sql("read"))
-}
-
-/// Number and state of the blob with this id, unless it is to go.
-fn find(connection: &Connection, state: &State, id: &BlobId) -> Result<Option<(i64, i64)>> {
-    let mut statement = connection
-        .prepare_cached("SELECT no, state FROM by_id CROSS JOIN blob USING(no) WHERE head = ?1 AND id = ?2")
-        .map_err(sql("read"))?;
-    let mut rows = statement.query(params![head(&id.0), &id.0[..]]).map_err(sql("read"))?;
-    while let Some(row) = rows.next().map_err(sql("read"))? {
-        let no = row.get(0).map_err(sql("read"))?;
-        if !state.is_condemned(no) {
-            return Ok(Some((no, row.get(1).map_err(sql("read"))?)));
-        }
-    }
-    Ok(None)
-}
-
-/// Many look-ups see one moment, and take its lock once; a single one does so by itself.
-fn reading(connection: &Connection, lookups: usize) -> Result<Option<Transaction<'_>>> {
-    if lookups < 2 { Ok(None) } else { connection.unchecked_transaction().map(Some).map_err(sql("read")) }
-}
-
-/// Positions and names in the order of the tables, so that neighbours share pages.
-fn ascending<T>(names: &[T], bytes: impl Fn(&T) -> &[u8; 32]) -> Vec<(usize, &T)> {
-    let mut sorted: Vec<(usize, &T)> = names.iter().enumerate().collect();
-    sorted.sort_by_key(|(_, name)| head(bytes(name)));
-    sorted
 }
 
 fn configure(connection: &Connection) -> Result<()> {

@@ -98,7 +98,7 @@ fn add_blobs(connection: &Connection, state: &State, packs: &[NewPack], stored: 
     ids.sort_by_key(|id| head(&id.0));
     let mut known: HashMap<&BlobId, (i64, i64)> = HashMap::new();
     for id in ids {
-        if let Some(found) = find(connection, state, id)? {
+        if let Some(found) = find(connection, state.condemned.as_deref(), id)? {
             known.insert(id, found);
         }
     }
@@ -190,7 +190,7 @@ pub(super) fn replace_place(connection: &Connection, no: i64, entry: &PackEntry,
 /// A child as the link table writes it: number * 2 + (1 if it may link further). Packs of data come before packs of nodes, so
 /// a delta's own links are known here.
 fn child_number(connection: &Connection, state: &State, id: &BlobId) -> Result<Option<(i64, i64)>> {
-    let Some((no, child_state)) = find(connection, state, id)? else { return Ok(None) };
+    let Some((no, child_state)) = find(connection, state.condemned.as_deref(), id)? else { return Ok(None) };
     let has_links: bool = connection
         .prepare_cached(
             "SELECT coalesce(pack.class, 0) OR EXISTS(SELECT 1 FROM link WHERE parent = blob.no) \
@@ -211,7 +211,7 @@ fn add_links(connection: &Connection, state: &State, trailer: &Trailer, numbered
         }
         let fresh = numbered.get(&entry.id).map(|(no, _)| (*no, INTACT));
         let Some((parent, parent_state)) =
-            fresh.map_or_else(|| find(connection, state, &entry.id), |fresh| Ok(Some(fresh)))?
+            fresh.map_or_else(|| find(connection, state.condemned.as_deref(), &entry.id), |fresh| Ok(Some(fresh)))?
         else {
             return Err(Error::corrupt("the index", format!("blob {} has no row", entry.id)));
         };

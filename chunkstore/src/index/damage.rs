@@ -63,7 +63,7 @@ impl Index {
         self.write(|connection, state| {
             let mut changed = 0;
             for id in ids {
-                let Some((no, _)) = find(connection, state, id)? else { continue };
+                let Some((no, _)) = find(connection, state.condemned.as_deref(), id)? else { continue };
                 changed += connection.prepare_cached(update).and_then(|mut s| s.execute([no])).map_err(sql("write"))?;
             }
             Ok(changed)

@@ -136,7 +136,7 @@ impl Index {
         self.write(|connection, state| {
             let pack = insert_pack(connection, copy.id, copy.length, stored, &copy.trailer)?;
             for entry in &copy.trailer.entries {
-                let (no, _) = find(connection, state, &entry.id)?
+                let (no, _) = find(connection, state.condemned.as_deref(), &entry.id)?
                     .ok_or_else(|| Error::corrupt("the index", format!("blob {} has no row", entry.id)))?;
                 replace_place(connection, no, entry, pack)?;
             }
