@@ -99,6 +99,11 @@ impl<'a> Assembler<'a> {
             match event {
                 Event::Enter(entered) => self.enter(*entered),
                 Event::EnterSame(end) => self.enter_same(frames_to(end))?,
+                Event::Skipped => {
+                    if let Some(cache) = &mut self.cache {
+                        cache.differ();
+                    }
+                }
                 Event::Same(end) => self.same(frames_to(end))?,
                 Event::Prepared(saved) => {
                     self.report.monitor.counters().files_done.fetch_add(1, Ordering::Relaxed);

@@ -38,6 +38,8 @@ pub enum Event {
     Enter(Box<Entered>),
     /// A directory whose attributes are the same; its frame ends at this place in the batch.
     EnterSame(usize),
+    /// Something that is remembered is not there any more, or is left out.
+    Skipped,
     /// What is remembered is still so: frames up to this place in the batch.
     Same(usize),
     /// The outcome of a read: which group of the batch, which of the group.
@@ -213,11 +215,12 @@ impl<'a> Survey<'a> {
 
     /// The frame that was found last into the batch.
     fn take_found(&mut self) -> bool {
-        let found = self.unchanged.found().and_then(|(bytes, frame)| bytes.get(frame.all.clone()));
-        if let Some(frame) = found {
-            self.batch.frames.extend_from_slice(frame);
+        let Some((frame, follows)) = self.unchanged.take() else { return false };
+        if !follows {
+            self.batch.events.push(Event::Skipped);
         }
-        found.is_some()
+        self.batch.frames.extend_from_slice(frame);
+        true
     }
 
     fn item(&mut self, stat: &Stat) -> Result<()> {

@@ -8,7 +8,7 @@
 //! block    len u32 | checksum 16 | frames
 //! ```
 //! A cache is written as `NAME.writing`, under a lock. After the commit it becomes `NAME.cache`, whose blobs are there as long as
-//! the store's generation is the same. After an interruption it becomes `NAME.partial`, whose blobs are always asked for.
+//! the store's generation is the same; if it would be the same byte for byte, the old one stays. After an interruption it becomes `NAME.partial`, whose blobs are always asked for.
 //! `NAME.stream` remembers of a stream which content its latest snapshot holds.
 
 pub mod frame;
@@ -51,6 +51,8 @@ pub struct Unchanged<'s> {
     readers: Vec<CacheReader<'s>>,
     /// The reader that found what was asked for last.
     chosen: usize,
+    /// Where what was taken last ends among the frames of the first reader.
+    taken: u64,
 }
 
 impl Place {
@@ -73,7 +75,7 @@ impl Place {
             Some(CacheReader::new(file, (!is_trusted).then_some(store)))
         };
         let readers = [open("cache", true), open("partial", false)];
-        Unchanged { readers: readers.into_iter().flatten().collect(), chosen: 0 }
+        Unchanged { readers: readers.into_iter().flatten().collect(), ..Unchanged::default() }
     }
 
     /// Begins a new cache. `None` if another run is writing one or it cannot be written.
@@ -94,13 +96,17 @@ impl Place {
             file = open()?;
         }
         file.set_len(0).ok()?;
-        Some(CacheWriter::new(file, &self.header))
+        let old =
+            reader::open(&self.path("cache"), &self.header).filter(|(_, generation)| *generation == self.generation);
+        let old = old.filter(|_| !self.path("partial").exists()).map(|(file, _)| file);
+        Some(CacheWriter::new(file, &self.header, old))
     }
 
-    /// The run was committed: the new cache takes the place of the old one.
+    /// The run was committed: the new cache takes the place of the old one, unless it would be the same.
     pub fn commit(&self, writer: CacheWriter) {
+        let is_same = writer.is_same();
         match writer.finish() {
-            Some(_) if std::fs::rename(self.path("writing"), self.path("cache")).is_ok() => {}
+            Some(_) if !is_same && std::fs::rename(self.path("writing"), self.path("cache")).is_ok() => {}
             _ => self.remove("writing"),
         }
         self.remove("partial");
@@ -108,7 +114,8 @@ impl Place {
 
     /// The run was not committed: what was written helps the next one.
     pub fn abandon(&self, writer: CacheWriter) {
-        if writer.finish().is_none() || !self.keep_partial() {
+        let is_same = writer.is_same();
+        if writer.finish().is_none() || is_same || !self.keep_partial() {
             self.remove("writing");
         }
     }
@@ -190,6 +197,15 @@ impl Unchanged<'_> {
         best
     }
 
+    /// Takes the frame found or left last. True if it comes right after the one taken before: nothing of the last run was left out between.
+    pub fn take(&mut self) -> Option<(&[u8], bool)> {
+        let reader = self.readers.get(self.chosen)?;
+        let (begin, (block, frame)) = (reader.found_at()?, reader.found()?);
+        let follows = self.chosen == 0 && begin == self.taken;
+        self.taken = begin + frame.all.len() as u64;
+        Some((block.get(frame.all.clone())?, follows))
+    }
+
     /// What was found or left last, unless that was [`Finding::New`].
     pub fn found(&self) -> Option<(&[u8], &Frame)> {
         self.readers.get(self.chosen)?.found()
@@ -227,6 +243,8 @@ mod tests {
     use crate::metadata::capture::Stat;
     use chunkstore::id::BlobId;
     use chunkstore::tree::Time;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
     use std::fs::File;
     use std::io::{Read, Seek};
 
@@ -418,6 +436,84 @@ mod tests {
             assert_eq!(unchanged.find(name.as_bytes(), &key(&stat(at as u64))), Finding::Same);
         }
         assert_eq!(unchanged.leave(&key(&stat(0))), (Finding::Same, true));
+    }
+
+    /// Names in four directories, as many as fill some blocks, each with its inode; changed as told.
+    fn names(changes: &BTreeMap<usize, u8>) -> Vec<(String, u64)> {
+        let mut names = Vec::new();
+        for at in 0..3000 {
+            let inode = at as u64;
+            match changes.get(&at) {
+                Some(0) => {}
+                Some(1) => names.push((format!("{at:05}"), inode + 10_000)),
+                Some(_) => names.extend([(format!("{at:05}"), inode), (format!("{at:05}new"), inode + 20_000)]),
+                None => names.push((format!("{at:05}"), inode)),
+            }
+        }
+        names
+    }
+
+    /// Writes the cache of a run that finds these names, with what is remembered of the last one.
+    fn rerun(place: &Place, fixture: &Fixture, names: &[(String, u64)]) -> CacheWriter {
+        let mut writer = place.write().unwrap();
+        let mut unchanged = place.read(&*fixture.repository, true);
+        let mut directory = None;
+        let mut take = |is_same: bool, kind, name: &str, inode, unchanged: &mut Unchanged<'_>| match unchanged.take() {
+            Some((frame, follows)) if is_same => {
+                if !follows {
+                    writer.differ();
+                }
+                writer.copy(frame);
+            }
+            _ => writer.remember(kind, &remembered(name, inode)),
+        };
+        let leave = |directory: &str,
+                     unchanged: &mut Unchanged<'_>,
+                     take: &mut dyn FnMut(bool, Kind, &str, u64, &mut Unchanged<'_>)| {
+            let is_same = unchanged.leave(&key(&stat(1))) == (Finding::Same, true);
+            take(is_same, Kind::Leave, directory, 1, unchanged);
+        };
+        for (name, inode) in names {
+            let parent = name.get(..2).unwrap();
+            if directory != Some(parent) {
+                if let Some(before) = directory.replace(parent) {
+                    leave(before, &mut unchanged, &mut take);
+                }
+                let is_same = unchanged.enter(parent.as_bytes(), &key(&stat(1))) == Finding::Same;
+                take(is_same, Kind::Enter, parent, 1, &mut unchanged);
+            }
+            let is_same = unchanged.find(name.as_bytes(), &key(&stat(*inode))) == Finding::Same;
+            take(is_same, Kind::Item, name, *inode, &mut unchanged);
+        }
+        if let Some(last) = directory {
+            leave(last, &mut unchanged, &mut take);
+        }
+        writer
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        #[test]
+        fn what_is_the_same_to_the_end_stays_and_all_else_is_written_as_if_anew(
+            first in prop::collection::btree_map(0usize..3000, 0u8..3, 0..4),
+            second in prop::collection::btree_map(0usize..3000, 0u8..3, 0..4),
+        ) {
+            let (temp, fresh, fixture) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Fixture::new());
+            let cached = place(&temp);
+            for changes in [&first, &first, &second, &second] {
+                let before = std::fs::metadata(cached.path("cache")).map(|metadata| metadata.ino()).ok();
+                let old = std::fs::read(cached.path("cache")).ok();
+                cached.commit(rerun(&cached, &fixture, &names(changes)));
+                let anew = place(&fresh);
+                anew.remove("cache");
+                anew.commit(rerun(&anew, &fixture, &names(changes)));
+                let expected = std::fs::read(anew.path("cache")).unwrap();
+                prop_assert!(std::fs::read(cached.path("cache")).unwrap() == expected);
+                let stays = std::fs::metadata(cached.path("cache")).map(|metadata| metadata.ino()).ok() == before;
+                prop_assert_eq!(stays, old == Some(expected));
+                prop_assert!(!cached.path("writing").exists());
+            }
+        }
     }
 
     #[test]

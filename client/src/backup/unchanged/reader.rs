@@ -21,6 +21,8 @@ pub struct CacheReader<'s> {
     /// Asked whether the blobs of a block are present, unless they are known to be.
     verify: Option<&'s dyn Store>,
     block: Vec<u8>,
+    /// So many bytes of frames came before the block.
+    passed: u64,
     /// The frame to be read next.
     next: Option<Frame>,
     /// The frame found last, in `block`.
@@ -35,7 +37,7 @@ impl<'s> CacheReader<'s> {
     /// `file` stands after the header.
     pub fn new(file: File, verify: Option<&'s dyn Store>) -> CacheReader<'s> {
         let (block, inside) = (Vec::new(), Vec::new());
-        let mut reader = CacheReader { file, verify, block, next: None, found: None, inside, outside: 0 };
+        let mut reader = CacheReader { file, verify, block, passed: 0, next: None, found: None, inside, outside: 0 };
         reader.load_block();
         reader
     }
@@ -88,6 +90,11 @@ impl<'s> CacheReader<'s> {
     /// The bytes and parts of what was found or left last, until the next call.
     pub fn found(&self) -> Option<(&[u8], &Frame)> {
         self.found.as_ref().map(|frame| (self.block.as_slice(), frame))
+    }
+
+    /// Where in all frames the one begins that was found or left last.
+    pub fn found_at(&self) -> Option<u64> {
+        self.found.as_ref().map(|frame| self.passed + frame.all.start as u64)
     }
 
     /// The present directory is not as it was.
@@ -161,25 +168,13 @@ impl<'s> CacheReader<'s> {
 
     fn load_block(&mut self) {
         self.next = None;
-        let read = self.read_block();
+        self.passed += self.block.len() as u64;
+        let read = read_block(&mut self.file, &mut self.block);
         if read.is_none() || self.forget_missing().is_none() {
             self.block.clear();
             return;
         }
         self.next = Frame::find(&self.block, 0);
-    }
-
-    fn read_block(&mut self) -> Option<()> {
-        let mut start = [0; 4 + CHECKSUM_LEN];
-        self.file.read_exact(&mut start).ok()?;
-        let (len, expected) = start.split_first_chunk()?;
-        let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
-        if len > BLOCK_BYTES_MAX {
-            return None;
-        }
-        self.block.resize(len, 0);
-        self.file.read_exact(&mut self.block).ok()?;
-        (checksum(&self.block) == expected).then_some(())
     }
 
     /// Names whose blobs are no longer all there are not to be relied on.
@@ -215,4 +210,18 @@ pub fn open(path: &std::path::Path, expected: &[u8; HEADER_LEN]) -> Option<(File
     let mut header = [0; HEADER_LEN];
     file.read_exact(&mut header).ok()?;
     super::generation_of(&header, expected).map(|generation| (file, generation))
+}
+
+/// The next block; `None` if there is no whole one.
+pub fn read_block(file: &mut File, block: &mut Vec<u8>) -> Option<()> {
+    let mut start = [0; 4 + CHECKSUM_LEN];
+    file.read_exact(&mut start).ok()?;
+    let (len, expected) = start.split_first_chunk()?;
+    let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+    if len > BLOCK_BYTES_MAX {
+        return None;
+    }
+    block.resize(len, 0);
+    file.read_exact(block).ok()?;
+    (checksum(block) == expected).then_some(())
 }
