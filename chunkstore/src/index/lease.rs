@@ -38,9 +38,13 @@ impl Condemned {
     }
 }
 
+pub(super) fn goes(condemned: Option<&Condemned>, no: i64) -> bool {
+    condemned.is_some_and(|condemned| condemned.contains(no))
+}
+
 impl State {
     pub(super) fn is_condemned(&self, no: i64) -> bool {
-        self.condemned.as_ref().is_some_and(|condemned| condemned.contains(no))
+        goes(self.condemned.as_deref(), no)
     }
 }
 

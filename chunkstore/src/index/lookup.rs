@@ -4,7 +4,7 @@
 //! pages and none waits for the disk alone. All of them see what this process has committed, since it writes only under the lock
 //! that is held meanwhile.
 
-use super::lease::{Condemned, Lease};
+use super::lease::{Condemned, Lease, goes};
 use super::{INTACT, Index, Place, State, configure, fit_cache, head, sql};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, HalfTag, PackId, Tag};
@@ -181,10 +181,6 @@ pub(super) fn find(connection: &Connection, condemned: Option<&Condemned>, id: &
         }
     }
     Ok(None)
-}
-
-fn goes(condemned: Option<&Condemned>, no: i64) -> bool {
-    condemned.is_some_and(|condemned| condemned.contains(no))
 }
 
 /// Many look-ups see one moment, and take its lock once; a single one does so by itself.
