@@ -16,7 +16,7 @@ pub const DEPTH_MAX: u8 = 4;
 /// Chunks that an index holds, at most.
 pub const CHUNKS_MAX: usize = 600_000;
 
-const MAGIC: &[u8; 8] = b"NKsimi\0\x01";
+const MAGIC: &[u8; 8] = b"NKsimi\0\x02";
 const ENTRY_LEN: usize = BlobId::LEN + 2 * BINS + 1;
 const HEAD_LEN: usize = MAGIC.len() + 16;
 const CHECKSUM_LEN: usize = 32;
