@@ -26,8 +26,11 @@ const DICTIONARY_MAGIC: [u8; 4] = 0xec30_a437_u32.to_le_bytes();
 /// Slots of the table, as a power of two, at level 1, where zstd itself has half as many for contents of this size: with these a
 /// dump becomes 2.6 % smaller at the same speed. More of them cost decompression speed.
 const SWIFTEST_TABLE: u32 = 14;
-/// For longer contents level 3 has the tables and the search of a larger kind: as fast as level 1 on them, and a tenth smaller.
+/// Longer contents, bundles mostly, have the search of level 3 at least, a tenth slower than level 1 and 5 to 8 % smaller on source code.
 const SWIFTEST_BYTES_MAX: usize = 128 << 10;
+/// Slots of its tables there, of eight and of five bytes, as powers of two. Half of what zstd has for contents of this size, they fit into a
+/// processor's second cache: a tenth faster, for 0.4 % more of a tree.
+const SWIFT_TABLES: [u32; 2] = [16, 15];
 
 thread_local! {
     static COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
@@ -49,12 +52,17 @@ fn is_promising(content: &[u8]) -> bool {
 }
 
 fn frame(content: &[u8], limit: usize, level: i32) -> Option<Vec<u8>> {
-    let level = if content.len() > SWIFTEST_BYTES_MAX { level.max(SWIFT_LEVEL_MAX) } else { level };
+    // 0 is what the level says.
+    let (level, [hash, chain]) = match level {
+        ..=SWIFT_LEVEL_MAX if content.len() > SWIFTEST_BYTES_MAX => (SWIFT_LEVEL_MAX, SWIFT_TABLES),
+        1 => (1, [SWIFTEST_TABLE, 0]),
+        _ => (level, [0, 0]),
+    };
     let mut frame = Vec::with_capacity(limit);
     COMPRESSOR.with_borrow_mut(|context| {
         context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
-        // 0 is what the level says.
-        context.set_parameter(CParameter::HashLog(if level == 1 { SWIFTEST_TABLE } else { 0 })).ok()?;
+        context.set_parameter(CParameter::HashLog(hash)).ok()?;
+        context.set_parameter(CParameter::ChainLog(chain)).ok()?;
         context.compress2(&mut frame, content).ok()
     })?;
     Some(frame)
