@@ -115,7 +115,7 @@ impl<'b> Differ<'b> {
         match search {
             Search::Swift => {
                 set(CParameter::Strategy(Strategy::ZSTD_fast))?;
-                set(CParameter::HashLog(17))?;
+                set(CParameter::HashLog(16))?;
                 set(CParameter::MinMatch(7))?;
                 set(CParameter::TargetLength(0))?;
             }
