@@ -1,6 +1,7 @@
 //! Who writes: an Ed25519 key pair per machine, or per server. It proves no right to anything; it tells one line of snapshots from another.
 
 use crate::error::{Error, Result};
+use crate::key::random;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use std::io;
 use zeroize::Zeroizing;
@@ -12,11 +13,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A new identity and its PKCS#8 form, to be kept secret.
+    /// A new identity and its PKCS#8 form, to be kept secret. Its seed is the system's: the library's own numbers would take 40 ms to begin with.
     pub fn generate() -> Result<(Writer, Zeroizing<Vec<u8>>)> {
-        let failed = |_| Error::io("make", "a writer's key", io::Error::other("the cryptographic library refused"));
-        let pair = Ed25519KeyPair::generate().map_err(failed)?;
-        let bytes = Zeroizing::new(pair.to_pkcs8().map_err(failed)?.as_ref().to_vec());
+        let refused = || Error::io("make", "a writer's key", io::Error::other("the cryptographic library refused"));
+        let seed = random::<32>()?;
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_ref()).map_err(|_| refused())?;
+        let bytes = Zeroizing::new(pair.to_pkcs8().map_err(|_| refused())?.as_ref().to_vec());
         Ok((Writer::from_pkcs8(&bytes)?, bytes))
     }
 
