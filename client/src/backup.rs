@@ -26,6 +26,8 @@ mod bundle;
 
 mod cut;
 
+mod open;
+
 mod read;
 
 mod survey;

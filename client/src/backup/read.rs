@@ -7,6 +7,7 @@ use super::Report;
 use super::bundle::{Bundle, Place as Placed, Slices, Small};
 use super::chunks::{Chunks, Piece};
 use super::cut::{Cutter, Storing};
+use super::open::{Opened, RETRIES, is_same_after, next_data, open, read_whole};
 use super::unchanged::frame::{Key, is_settled, key};
 use crate::metadata::capture::{Names, Place, Stat, attributes};
 use chunkstore::chunker::Chunker;
@@ -15,8 +16,7 @@ use chunkstore::list::{Item, Slice};
 use chunkstore::tree::{Attributes, Content, Entry, Node, Time};
 use chunkstore::writer::ListBuilder;
 use chunkstore::{Error, Result};
-use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -28,9 +28,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Files up to this size, without holes, are read whole.
 pub const SMALL_BYTES_MAX: u64 = 1 << 20;
-/// A file that changes while it is read is read again so many times.
-const RETRIES: usize = 3;
-
 /// A name that is to be read.
 pub struct Job {
     pub directory: Arc<OwnedFd>,
@@ -76,12 +73,6 @@ pub struct Reading<'a> {
     pub bundled_bytes_max: u64,
     pub slices: Slices,
     pub read_bytes: AtomicU64,
-}
-
-enum Opened {
-    Regular(File, Stat),
-    /// A type that is not opened.
-    Special(Stat),
 }
 
 /// A file that was read, but for the naming of its chunks.
@@ -194,21 +185,18 @@ impl Reading<'_> {
         for _ in 0..=RETRIES {
             self.chunks.halt.check()?;
             let moment = now();
-            let (file, stat) = match self.open(&job) {
-                Some(Opened::Regular(file, stat)) => (file, stat),
-                Some(Opened::Special(_)) => {
+            let (file, stat) = match open(&job) {
+                Ok(Opened::Regular(file, stat)) => (file, stat),
+                Ok(Opened::Special(_)) => {
                     return Ok(self.small(vec![job], &mut Vec::new())?.into_iter().flatten().next());
                 }
-                None => return Ok(None),
+                Err(error) => return Ok(self.unreadable(&job, &error)),
             };
             let content = match self.content(&file, &stat, storing, spare)? {
                 Ok(content) => content,
-                Err(error) => {
-                    self.report.problem(&job.path, &error.to_string());
-                    return Ok(None);
-                }
+                Err(error) => return Ok(self.unreadable(&job, &error)),
             };
-            let is_steady = content.size() == stat.size && self.is_same_after(&file, &stat);
+            let is_steady = content.size() == stat.size && is_same_after(&file, &stat);
             let content = Drafted::Node(Node::File(content));
             let (attributes, is_whole) = self.attributes(&job, Place::Open(file.as_fd()), &stat);
             kept = Some(Draft { content, stat, moment, is_steady, is_whole, attributes });
@@ -230,16 +218,16 @@ impl Reading<'_> {
         for _ in 0..=RETRIES {
             buffer.truncate(start);
             let moment = now();
-            let (file, stat) = match self.open(job) {
-                Some(Opened::Regular(file, stat)) => (file, stat),
-                Some(Opened::Special(stat)) => return Ok(self.draft_special(job, &stat, moment)),
-                None => return Ok(None),
+            let (file, stat) = match open(job) {
+                Ok(Opened::Regular(file, stat)) => (file, stat),
+                Ok(Opened::Special(stat)) => return Ok(self.draft_special(job, &stat, moment)),
+                Err(error) => return Ok(self.unreadable(job, &error)),
             };
             let content = match self.small_content(&file, &stat, buffer)? {
                 Ok(content) => content,
                 Err(error) => return Ok(self.unreadable(job, &error)),
             };
-            let is_steady = content.len() == stat.size && self.is_same_after(&file, &stat);
+            let is_steady = content.len() == stat.size && is_same_after(&file, &stat);
             let (attributes, is_whole) = self.attributes(job, Place::Open(file.as_fd()), &stat);
             kept = Some(Draft { content, stat, moment, is_steady, is_whole, attributes });
             if is_steady {
@@ -263,7 +251,11 @@ impl Reading<'_> {
                 .map(|content| Drafted::Node(Node::File(content))));
         }
         let start = buffer.len();
-        Ok(self.read_whole(file, stat.size, buffer).map(|()| self.cut_small(buffer, start)))
+        let read = read_whole(file, stat.size, buffer);
+        Ok(read.map(|()| {
+            self.count_bytes((buffer.len() - start) as u64);
+            self.cut_small(buffer, start)
+        }))
     }
 
     fn draft_special(&self, job: &Job, stat: &Stat, moment: Time) -> Option<Draft> {
@@ -296,46 +288,6 @@ impl Reading<'_> {
         self.report.problem(&job.path, "it changed while it was read; the last reading is kept");
     }
 
-    /// Opens what is there now. `None`: nothing can be, and that was reported.
-    fn open(&self, job: &Job) -> Option<Opened> {
-        if !job.stat.is_regular() {
-            return match Stat::at(job.directory.as_fd(), &job.name) {
-                // A regular file where there was something else: once more, as such.
-                Ok(stat) if stat.is_regular() => self.open_regular(job),
-                Ok(stat) => Some(Opened::Special(stat)),
-                Err(error) => self.unreadable(job, &vanished(error)),
-            };
-        }
-        self.open_regular(job)
-    }
-
-    fn open_regular(&self, job: &Job) -> Option<Opened> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let open = |more| rustix::fs::openat(job.directory.as_fd(), &*job.name, flags | more, Mode::empty());
-        let mut failure = Errno::LOOP;
-        for _ in 0..=RETRIES {
-            let opened = match open(OFlags::NOATIME) {
-                Err(Errno::PERM) => open(OFlags::empty()),
-                opened => opened,
-            };
-            let stat = match &opened {
-                Ok(file) => Stat::of(file.as_fd()),
-                Err(_) => Stat::at(job.directory.as_fd(), &job.name),
-            };
-            match (opened, stat) {
-                (Ok(file), Ok(stat)) if stat.is_regular() => return Some(Opened::Regular(file.into(), stat)),
-                (_, Ok(stat)) if !stat.is_regular() => return Some(Opened::Special(stat)),
-                (Err(error), Ok(_)) if !matches!(error, Errno::LOOP | Errno::NXIO) => {
-                    return self.unreadable(job, &error.into());
-                }
-                (Err(error), Ok(_)) => failure = error,
-                (_, Err(error)) => return self.unreadable(job, &vanished(error)),
-                (Ok(_), Ok(_)) => (),
-            }
-        }
-        self.unreadable(job, &failure.into())
-    }
-
     /// The attributes, and whether they are all there are.
     fn attributes(&self, job: &Job, place: Place<'_>, stat: &Stat) -> (Attributes, bool) {
         let mut is_whole = true;
@@ -344,33 +296,6 @@ impl Reading<'_> {
             self.report.problem(&job.path, &format!("{} cannot be read: {error}", String::from_utf8_lossy(what)));
         });
         (attributes, is_whole)
-    }
-
-    fn is_same_after(&self, file: &File, before: &Stat) -> bool {
-        Stat::of(file.as_fd()).is_ok_and(|after| after.is_same_state(before))
-    }
-
-    /// Appends up to `size` bytes of a file.
-    fn read_whole(&self, file: &File, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
-        let start = buffer.len();
-        let size = usize::try_from(size).map_err(io::Error::other)?;
-        buffer.resize(start + size, 0);
-        let mut len = 0;
-        while len < size {
-            let room = buffer.get_mut(start + len..).unwrap_or_default();
-            match file.read_at(room, len as u64) {
-                Ok(0) => break,
-                Ok(more) => len += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                Err(error) => {
-                    buffer.truncate(start);
-                    return Err(error);
-                }
-            }
-        }
-        buffer.truncate(start + len);
-        self.count_bytes(len as u64);
-        Ok(())
     }
 
     /// What was read from `start` on: inline, or chunks in place, or small enough for a bundle.
@@ -497,28 +422,6 @@ impl Verb {
 
 fn sliced(slice: Slice) -> Node {
     Node::File(Content::Items { size: slice.len, items: vec![Item::Slice(slice)] })
-}
-
-/// The next stretch of data from `at` on; empty at `size` if there is none. A file system that knows of no holes
-/// has none.
-fn next_data(file: &File, at: u64, size: u64) -> Range<u64> {
-    let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-        Ok(start) => start.clamp(at, size),
-        Err(Errno::NXIO) => return size..size,
-        Err(_) => return at..size,
-    };
-    let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
-        Ok(end) if end > start => end.min(size),
-        _ => size,
-    };
-    start..end
-}
-
-fn vanished(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => io::Error::other("it vanished while it was read"),
-        _ => error,
-    }
 }
 
 pub fn now() -> Time {
