@@ -13,7 +13,7 @@ use chunkstore::key::Keys;
 use chunkstore::list::Item;
 use chunkstore::pack::{PackEntry, Trailer};
 use chunkstore::record::{Class, Kind, Record};
-use chunkstore::similar::{CHUNKS_MAX, SimilarityIndex, Sketch};
+use chunkstore::similar::{CHUNKS_MAX, Chain, SimilarityIndex, Sketch};
 use chunkstore::tree::{Attributes, Content, Entry, Node, Time, Tree};
 use corpus::Random;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
@@ -132,7 +132,7 @@ fn deltas(c: &mut Criterion, setup: &Setup) -> Result<()> {
     let mut bases = std::collections::HashMap::new();
     for chunk in setup.chunks("dump") {
         let id = BlobId(setup.keys.write.tag(Kind::Chunk, chunk).0);
-        index.insert(id, &Sketch::of(chunk), 0);
+        index.insert(id, &Sketch::of(chunk), Chain::WHOLE);
         bases.insert(id, Arc::new(chunk.to_vec()));
     }
     let chunks = setup.chunks("next");
@@ -155,9 +155,9 @@ fn deltas(c: &mut Criterion, setup: &Setup) -> Result<()> {
     group.bench_function("seal", |b| {
         b.iter(|| {
             let mut differ = Differ::default();
-            similar
-                .iter()
-                .for_each(|(chunk, tag, bases)| _ = black_box(sealer.seal_similar(*tag, chunk, bases, &mut differ)))
+            similar.iter().for_each(|(chunk, tag, bases)| {
+                _ = black_box(sealer.seal_similar(*tag, chunk, bases, false, &mut differ))
+            })
         });
     });
     group.finish();

@@ -56,7 +56,8 @@ impl Session<'_> {
 
     fn delta_of_parts(&self, content: &[u8], parts: Vec<Part>) -> Reference {
         let tag = self.sealer.key.tag(Kind::Chunk, content);
-        let record = self.sealer.seal_similar(tag, content, &Bases::of_parts(parts), &mut Differ::default()).unwrap();
+        let record =
+            self.sealer.seal_similar(tag, content, &Bases::of_parts(parts), false, &mut Differ::default()).unwrap();
         assert!(!record.links.is_empty(), "it did not pay");
         let id = self.repository.put(record, &self.sealer.capsule).unwrap();
         Reference { id, tag: tag.half() }

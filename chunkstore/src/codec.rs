@@ -24,8 +24,18 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A delta of at most this part of its content is shorter than the content alone, as far as that can be said without trying.
-const CERTAIN_PART: usize = 8;
+/// What a delta must be to be stored.
+struct Worth {
+    /// At most this part of its content: shorter than the content alone, as far as that can be said without trying.
+    certain_part: usize,
+    /// Otherwise at most this share of what the content alone becomes: numerator, denominator.
+    share: [usize; 2],
+}
+
+/// Of a delta that others can be made from.
+const WORTH: Worth = Worth { certain_part: 8, share: [3, 4] };
+/// Of the last of a chain: what is stored whole begins the next one.
+const WORTH_OF_LAST: Worth = Worth { certain_part: 16, share: [1, 5] };
 
 /// Session keys that an [`Opener`] keeps, at most.
 const SESSIONS_MAX: usize = 4096;
@@ -194,12 +204,14 @@ impl Sealer {
         self.seal_delta_body(tag, content, &body, &bases)
     }
 
-    /// Seals a chunk as a delta if that pays (`docs/delta.md`), alone otherwise. A delta is the record that has links.
+    /// Seals a chunk as a delta if that pays (`docs/delta.md`), alone otherwise. A delta is the record that has links. From the last of a
+    /// chain no other will be made.
     pub fn seal_similar<'b>(
         &self,
         tag: Tag,
         content: &[u8],
         bases: &'b Bases,
+        is_last: bool,
         differ: &mut Differ<'b>,
     ) -> Result<Record> {
         check_content_len(content)?;
@@ -209,12 +221,13 @@ impl Sealer {
         };
         // Its bases are named in clear too.
         let delta_len = body.len() + bases.links().len() * BlobId::LEN;
-        if delta_len <= content.len() / CERTAIN_PART {
+        let Worth { certain_part, share: [share, of] } = if is_last { WORTH_OF_LAST } else { WORTH };
+        if delta_len <= content.len() / certain_part {
             return self.seal_delta_body(tag, content, &body, bases);
         }
         // A frame that is longer loses.
-        match self.compress(content, delta_len / 3 * 4) {
-            None if delta_len <= content.len() / 4 * 3 => self.seal_delta_body(tag, content, &body, bases),
+        match self.compress(content, delta_len / share * of) {
+            None if delta_len <= content.len() / of * share => self.seal_delta_body(tag, content, &body, bases),
             None => self.seal(Kind::Chunk, tag, content, &[]),
             frame => self.seal_frame(Kind::Chunk, tag, content, &[], frame),
         }

@@ -11,13 +11,15 @@ use crate::coding::{Decoder, Encoder};
 use crate::id::{BlobId, RepositoryId};
 use sketch::{BINS, PAIRS};
 
-/// Deltas are made up to this depth; what is as deep is never a base.
-pub const DEPTH_MAX: u8 = 4;
+/// Deltas are made up to this depth, half of what readers accept.
+const DEPTH_MAX: u8 = 8;
+/// And of so many chunks, half of what readers open for one.
+const BASES_MAX: u8 = 128;
 /// Chunks that an index holds, at most.
 pub const CHUNKS_MAX: usize = 600_000;
 
-const MAGIC: &[u8; 8] = b"NKsimi\0\x02";
-const ENTRY_LEN: usize = BlobId::LEN + 2 * BINS + 1;
+const MAGIC: &[u8; 8] = b"NKsimi\0\x03";
+const ENTRY_LEN: usize = BlobId::LEN + 2 * BINS + 2;
 const HEAD_LEN: usize = MAGIC.len() + 16;
 const CHECKSUM_LEN: usize = 32;
 /// Chunks found under one pair of bins; the oldest makes room.
@@ -30,8 +32,36 @@ const EQUAL_MIN: u32 = 2;
 /// Chunks that agree with another in so many bins are equally good as its first base, and the newest of them is taken: all that changed after
 /// an older one was made would be told once more.
 const NEARLY_ALL: u32 = 13;
-/// The depth of an entry whose blob is gone.
-const GONE: u8 = u8::MAX;
+/// Of an entry whose blob is gone.
+const GONE: Chain = Chain { depth: u8::MAX, bases: u8::MAX };
+
+/// What has to be opened before a chunk. None is made that would need more than a reader opens, whatever its bases share.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Chain {
+    /// Deltas on the longest way to a chunk that is stored whole; 0 if it is so itself.
+    pub depth: u8,
+    /// Chunks to be opened, each counted once for each way to it.
+    pub bases: u8,
+}
+
+impl Chain {
+    pub const WHOLE: Chain = Chain { depth: 0, bases: 0 };
+
+    /// Of a delta made from such chunks, if it may be made.
+    pub fn of(bases: impl IntoIterator<Item = Chain>) -> Option<Chain> {
+        let add = |chain: Chain, base: Chain| {
+            let depth = chain.depth.max(base.depth.checked_add(1)?);
+            Some(Chain { depth, bases: chain.bases.checked_add(base.bases)?.checked_add(1)? })
+        };
+        let chain = bases.into_iter().try_fold(Chain::WHOLE, add)?;
+        (chain.depth <= DEPTH_MAX && chain.bases <= BASES_MAX).then_some(chain)
+    }
+
+    /// A delta may be made from it.
+    pub fn goes_on(self) -> bool {
+        Chain::of([self]).is_some()
+    }
+}
 
 /// A stored chunk that resembles another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +69,7 @@ pub struct Candidate {
     /// What [`SimilarityIndex::forget`] knows it by.
     pub number: usize,
     pub id: BlobId,
-    pub depth: u8,
+    pub chain: Chain,
     /// Which bins are equal, a bit for each.
     pub equal: u16,
     /// It was entered since this index was made or decoded, so that its blob may not be durable yet.
@@ -61,7 +91,7 @@ pub struct SimilarityIndex {
 /// A chunk by its number.
 struct Found {
     number: usize,
-    depth: u8,
+    chain: Chain,
     equal: u16,
 }
 
@@ -69,7 +99,7 @@ struct Found {
 struct Entry {
     id: BlobId,
     sketch: Sketch,
-    depth: u8,
+    chain: Chain,
 }
 
 impl SimilarityIndex {
@@ -126,11 +156,11 @@ impl SimilarityIndex {
     }
 
     fn offer(&self, number: usize, sketch: &Sketch, found: &mut Vec<Found>) {
-        let entry = self.entries.get(number % self.chunks_max).filter(|entry| entry.depth < DEPTH_MAX);
+        let entry = self.entries.get(number % self.chunks_max).filter(|entry| entry.chain.goes_on());
         let Some(entry) = entry else { return };
         let equal = entry.sketch.equal(sketch);
         if equal.count_ones() >= EQUAL_MIN && found.iter().all(|other| other.number != number) {
-            found.push(Found { number, depth: entry.depth, equal });
+            found.push(Found { number, chain: entry.chain, equal });
         }
     }
 
@@ -139,20 +169,20 @@ impl SimilarityIndex {
         (0..CANDIDATES_MAX)
             .map_while(|_| {
                 let (at, _) = best(&found, covered)?;
-                let Found { number, depth, equal } = found.swap_remove(at);
+                let Found { number, chain, equal } = found.swap_remove(at);
                 covered |= equal;
                 let id = self.entries.get(number % self.chunks_max)?.id;
-                Some(Candidate { number, id, depth, equal, is_fresh: number >= self.fresh_from })
+                Some(Candidate { number, id, chain, equal, is_fresh: number >= self.fresh_from })
             })
             .collect()
     }
 
-    /// Enters a chunk that was stored at this depth. What is too deep to be a base, or too short to tell, is not entered.
-    pub fn insert(&mut self, id: BlobId, sketch: &Sketch, depth: u8) {
-        if depth >= DEPTH_MAX || sketch.pairs().next().is_none() {
+    /// Enters a chunk that was stored. What ends a chain, or is too short to tell, is not entered.
+    pub fn insert(&mut self, id: BlobId, sketch: &Sketch, chain: Chain) {
+        if !chain.goes_on() || sketch.pairs().next().is_none() {
             return;
         }
-        let entry = Entry { id, sketch: *sketch, depth };
+        let entry = Entry { id, sketch: *sketch, chain };
         let place = self.entered % self.chunks_max;
         self.unrefer(place);
         match self.entries.get_mut(place) {
@@ -171,7 +201,7 @@ impl SimilarityIndex {
         let entry = self.entries.get_mut(candidate.number % self.chunks_max);
         // Another chunk may have taken its place meanwhile.
         if let Some(entry) = entry.filter(|entry| entry.id == candidate.id) {
-            entry.depth = GONE;
+            entry.chain = GONE;
         }
     }
 
@@ -188,19 +218,19 @@ impl SimilarityIndex {
         self.entries.is_empty()
     }
 
-    /// `magic 8 | repository 16 | entries, oldest first: id 32 | bins 16 * u16 | depth u8 | H(all before) 32`
+    /// `magic 8 | repository 16 | entries, oldest first: id 32 | bins 16 * u16 | depth u8 | bases u8 | H(all before) 32`
     pub fn encode(&self, repository: &RepositoryId) -> Vec<u8> {
         let mut e = Encoder { bytes: Vec::with_capacity(HEAD_LEN + self.entries.len() * ENTRY_LEN + CHECKSUM_LEN) };
         e.raw(MAGIC).raw(&repository.0);
         for number in self.entered.saturating_sub(self.entries.len())..self.entered {
-            let Some(entry) = self.entries.get(number % self.chunks_max).filter(|entry| entry.depth != GONE) else {
+            let Some(entry) = self.entries.get(number % self.chunks_max).filter(|entry| entry.chain != GONE) else {
                 continue;
             };
             e.raw(&entry.id.0);
             for bin in entry.sketch.0 {
                 e.u16(bin);
             }
-            e.u8(entry.depth);
+            e.u8(entry.chain.depth).u8(entry.chain.bases);
         }
         let sum = *blake3::hash(&e.bytes).as_bytes();
         e.raw(&sum);
@@ -226,7 +256,7 @@ impl SimilarityIndex {
             for bin in &mut bins {
                 *bin = d.u16().ok()?;
             }
-            index.insert(id, &Sketch(bins), d.u8().ok()?);
+            index.insert(id, &Sketch(bins), Chain { depth: d.u8().ok()?, bases: d.u8().ok()? });
         }
         index.fresh_from = index.entered;
         Some(index)

@@ -90,7 +90,7 @@ fn levels_are_honoured_and_make_no_difference_to_names_and_readers() {
             sizes.push(record.bytes.len());
         }
         let tag = s.keys.write.tag(Kind::Chunk, &content);
-        let similar = s.sealer.seal_similar(tag, &content, &bases, &mut Differ::default()).unwrap();
+        let similar = s.sealer.seal_similar(tag, &content, &bases, false, &mut Differ::default()).unwrap();
         assert_eq!(similar.links.is_empty(), level == Level::RAW, "a delta is compressed too");
         let least = s.sealer.seal_chunk(tag, &content, Level::MAX).unwrap();
         assert_eq!(s.open(&least, Kind::Chunk).unwrap(), content);
@@ -256,6 +256,23 @@ fn delta_case() -> (Vec<u8>, Vec<(BlobId, Arc<Vec<u8>>)>) {
     (content, bases.to_vec())
 }
 
+/// A third of what the content is when it is compressed alone: worth it in a chain, not at its end.
+#[test]
+fn the_last_of_a_chain_must_save_more() {
+    let s = setup(Suite::Aes256Gcm);
+    let base = compressible(60_000, 1);
+    let content = [&base[..], &noise(5000, 1)].concat();
+    let bases = Bases::new(vec![(BlobId([7; 32]), Arc::new(base))]);
+    let seal = |content: &[u8], is_last| {
+        let tag = s.opener.tag(Kind::Chunk, content);
+        s.sealer.seal_similar(tag, content, &bases, is_last, &mut Differ::default()).unwrap()
+    };
+    let (between, last) = (seal(&content, false), seal(&content, true));
+    assert!(!between.links.is_empty() && last.links.is_empty());
+    assert!((2..5).contains(&(last.bytes.len() / between.bytes.len())), "{}", last.bytes.len());
+    assert!(!seal(&compressible(60_000, 2), true).links.is_empty(), "that is nearly the same");
+}
+
 #[test]
 fn a_delta_opens_with_its_bases_and_only_with_them() {
     let s = setup(Suite::Aes256Gcm);
@@ -319,7 +336,9 @@ fn a_delta_of_parts_opens_with_what_it_was_made_from() {
     let capsule = |_| Ok(s.sealer.capsule.clone());
     let seal = |content: &[u8], parts: &[Part]| {
         let bases = Bases::of_parts(parts.to_vec());
-        s.sealer.seal_similar(s.opener.tag(Kind::Chunk, content), content, &bases, &mut Differ::default()).unwrap()
+        s.sealer
+            .seal_similar(s.opener.tag(Kind::Chunk, content), content, &bases, false, &mut Differ::default())
+            .unwrap()
     };
     let record = seal(&content, &parts);
     let mut expected: Vec<_> = bases.iter().map(|(id, _)| *id).collect();

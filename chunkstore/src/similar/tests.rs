@@ -14,6 +14,11 @@ fn sketch(bins: impl Fn(usize) -> u16) -> Sketch {
     Sketch(std::array::from_fn(bins))
 }
 
+/// Of a delta of one base, which is one of one base, and so on.
+fn chain(depth: u8) -> Chain {
+    Chain { depth, bases: depth }
+}
+
 fn numbered(n: usize) -> Sketch {
     sketch(|bin| u16::try_from(n * 16 + bin + 1).unwrap())
 }
@@ -30,20 +35,39 @@ fn forget(index: &mut SimilarityIndex, sketch: &Sketch, id: BlobId) {
 }
 
 #[test]
+fn a_chain_counts_every_way_to_every_base() {
+    let of = |bases: &[Chain]| Chain::of(bases.iter().copied());
+    assert_eq!(of(&[]), Some(Chain::WHOLE));
+    let one = of(&[Chain::WHOLE]).unwrap();
+    assert_eq!(one, chain(1));
+    let three = of(&[one, Chain::WHOLE, one]).unwrap();
+    assert_eq!(three, Chain { depth: 2, bases: 5 });
+    assert_eq!(of(&[three, three]), Some(Chain { depth: 3, bases: 12 }));
+    // A chain of single bases ends by its length, one that fans out by its bases.
+    let longest = (0..DEPTH_MAX).fold(Chain::WHOLE, |chain, _| of(&[chain]).unwrap());
+    assert!(longest == chain(DEPTH_MAX) && !longest.goes_on());
+    let half = Chain { depth: 1, bases: BASES_MAX / 2 };
+    assert!(half.goes_on() && of(&[half, half]).is_none());
+    let widest = of(&[half, Chain { depth: 0, bases: BASES_MAX / 2 - 2 }]).unwrap();
+    assert!(widest.bases == BASES_MAX && !widest.goes_on());
+    assert_eq!(of(&[GONE]), None);
+}
+
+#[test]
 fn the_newest_of_the_most_similar_comes_first() {
     let mut index = SimilarityIndex::new(100);
     let wanted = sketch(|_| 7);
     let sharing = |equal: usize| sketch(|bin| if bin < equal { 7 } else { 9 });
-    index.insert(id(1), &sharing(4), 0);
-    index.insert(id(2), &sharing(13), 0);
-    index.insert(id(3), &sharing(16), 1);
-    index.insert(id(4), &sharing(13), 3);
-    index.insert(id(5), &sharing(14), DEPTH_MAX);
-    index.insert(id(6), &sketch(|_| 9), 0);
+    index.insert(id(1), &sharing(4), Chain::WHOLE);
+    index.insert(id(2), &sharing(13), Chain::WHOLE);
+    index.insert(id(3), &sharing(16), chain(1));
+    index.insert(id(4), &sharing(13), chain(3));
+    index.insert(id(5), &sharing(14), chain(DEPTH_MAX));
+    index.insert(id(6), &sketch(|_| 9), Chain::WHOLE);
     let found: Vec<_> =
-        find(&index, &wanted).iter().map(|found| (found.id, found.equal.count_ones(), found.depth)).collect();
+        find(&index, &wanted).iter().map(|found| (found.id, found.equal.count_ones(), found.chain.depth)).collect();
     assert_eq!(found, [(id(4), 13, 3), (id(3), 16, 1), (id(2), 13, 0), (id(1), 4, 0)]);
-    index.insert(id(7), &sharing(12), 0);
+    index.insert(id(7), &sharing(12), Chain::WHOLE);
     assert_eq!(find(&index, &wanted)[0].id, id(4), "that is less");
     forget(&mut index, &wanted, id(3));
     assert!(find(&index, &wanted).iter().all(|found| found.id != id(3)));
@@ -57,7 +81,7 @@ fn after_the_most_similar_comes_what_has_the_rest() {
     let wanted = sketch(|_| 7);
     let sharing = |shared: std::ops::Range<usize>| sketch(move |bin| if shared.contains(&bin) { 7 } else { 9 });
     for (n, shared) in [0..10, 0..12, 2..12, 10..16, 12..14].into_iter().enumerate() {
-        index.insert(id(n), &sharing(shared), 0);
+        index.insert(id(n), &sharing(shared), Chain::WHOLE);
     }
     let found: Vec<_> = find(&index, &wanted).iter().map(|found| found.id).collect();
     assert_eq!(found, [id(1), id(3), id(4), id(2)]);
@@ -66,7 +90,7 @@ fn after_the_most_similar_comes_what_has_the_rest() {
 #[test]
 fn what_was_entered_beside_the_match_of_a_neighbour_is_found() {
     let mut index = SimilarityIndex::new(100);
-    (0..20).for_each(|n| index.insert(id(n), &numbered(n), 0));
+    (0..20).for_each(|n| index.insert(id(n), &numbered(n), Chain::WHOLE));
     // Of these bins no two are a pair.
     let part = |n: usize| sketch(move |bin| if bin % 2 == 0 { numbered(n).0[bin] } else { 9999 });
     assert!(find(&index, &part(7)).is_empty());
@@ -89,7 +113,7 @@ fn neighbours_are_found_around_the_end_of_the_ring() {
     let mut index = SimilarityIndex::new(50);
     let part = |n: usize| sketch(move |bin| if bin % 2 == 0 { numbered(n).0[bin] } else { 9999 });
     for n in 0..120 {
-        index.insert(id(n), &numbered(n), 0);
+        index.insert(id(n), &numbered(n), Chain::WHOLE);
         if n >= 50 {
             assert_eq!(index.find(&[numbered(n), part(n - 2)])[1][0].id, id(n - 2), "{n}");
             let oldest = n - 49;
@@ -103,7 +127,7 @@ fn neighbours_are_found_around_the_end_of_the_ring() {
 fn the_oldest_makes_room() {
     let mut index = SimilarityIndex::new(50);
     for n in 0..500 {
-        index.insert(id(n), &numbered(n), 0);
+        index.insert(id(n), &numbered(n), Chain::WHOLE);
         assert!(index.len() <= 50);
         for kept in n.saturating_sub(49)..=n {
             assert_eq!(find(&index, &numbered(kept)).first().map(|found| found.id), Some(id(kept)), "{kept} of {n}");
@@ -118,8 +142,8 @@ fn the_oldest_makes_room() {
 fn of_many_that_are_alike_the_newest_are_found() {
     let mut index = SimilarityIndex::new(1000);
     for n in 0..100 {
-        index.insert(id(n), &numbered(1), 0);
-        index.insert(id(1000 + n), &numbered(10 + n), 0);
+        index.insert(id(n), &numbered(1), Chain::WHOLE);
+        index.insert(id(1000 + n), &numbered(10 + n), Chain::WHOLE);
     }
     assert_eq!(find(&index, &numbered(1)).iter().map(|found| found.id).collect::<Vec<_>>(), [99, 98, 97, 96].map(id));
 }
@@ -128,7 +152,7 @@ fn of_many_that_are_alike_the_newest_are_found() {
 fn a_decoded_index_finds_the_same_and_knows_what_is_fresh() {
     let mut index = SimilarityIndex::new(40);
     for n in 0..60 {
-        index.insert(id(n), &numbered(n), u8::try_from(n % 3).unwrap());
+        index.insert(id(n), &numbered(n), chain(u8::try_from(n % 3).unwrap()));
     }
     forget(&mut index, &numbered(30), id(30));
     let bytes = index.encode(&REPOSITORY);
@@ -138,9 +162,9 @@ fn a_decoded_index_finds_the_same_and_knows_what_is_fresh() {
     for n in 0..60 {
         let found = find(&decoded, &numbered(n));
         assert_eq!(found.len(), usize::from(n >= 20 && n != 30), "{n}");
-        assert!(found.iter().all(|found| !found.is_fresh && found.depth == u8::try_from(n % 3).unwrap()));
+        assert!(found.iter().all(|found| !found.is_fresh && found.chain == chain(u8::try_from(n % 3).unwrap())));
     }
-    decoded.insert(id(100), &numbered(100), 0);
+    decoded.insert(id(100), &numbered(100), Chain::WHOLE);
     assert!(find(&decoded, &numbered(100))[0].is_fresh && decoded.has_changed());
     let fewer = SimilarityIndex::decode(&bytes, &REPOSITORY, 10).unwrap();
     assert_eq!((fewer.len(), find(&fewer, &numbered(59)).len(), find(&fewer, &numbered(49)).len()), (10, 1, 0));
@@ -149,7 +173,7 @@ fn a_decoded_index_finds_the_same_and_knows_what_is_fresh() {
 #[test]
 fn what_is_damaged_or_foreign_is_nothing() {
     let mut index = SimilarityIndex::new(40);
-    index.insert(id(1), &numbered(1), 0);
+    index.insert(id(1), &numbered(1), Chain::WHOLE);
     let bytes = index.encode(&REPOSITORY);
     assert!(SimilarityIndex::decode(&bytes, &RepositoryId([6; 16]), 40).is_none());
     for len in 0..bytes.len() {
@@ -165,7 +189,7 @@ fn what_is_damaged_or_foreign_is_nothing() {
 proptest! {
     #[test]
     fn found_is_what_was_entered_last_under_its_id(
-        steps in prop::collection::vec((0usize..30, 0u8..6, any::<bool>()), 0..200), chunks_max in 1usize..40,
+        steps in prop::collection::vec((0usize..30, 0..DEPTH_MAX + 2, any::<bool>()), 0..200), chunks_max in 1usize..40,
     ) {
         let mut index = SimilarityIndex::new(chunks_max);
         for (n, depth, is_forgotten) in steps {
@@ -173,9 +197,9 @@ proptest! {
                 forget(&mut index, &numbered(n), id(n));
                 prop_assert!(find(&index, &numbered(n)).is_empty());
             } else {
-                index.insert(id(n), &numbered(n), depth);
+                index.insert(id(n), &numbered(n), chain(depth));
                 let found = find(&index, &numbered(n));
-                prop_assert!(found.iter().all(|found| found.id == id(n) && found.equal == u16::MAX && found.depth < DEPTH_MAX));
+                prop_assert!(found.iter().all(|found| found.id == id(n) && found.equal == u16::MAX && found.chain.depth < DEPTH_MAX));
                 if depth < DEPTH_MAX {
                     prop_assert!(!found.is_empty());
                 }

@@ -92,7 +92,7 @@ impl Chunks<'_> {
         if !self.gate.is_dry() {
             let seal = |sealer: &Sealer| match self.level_alone() {
                 Some(least) if prepared.bases.is_empty() => sealer.seal_chunk(tag, piece, least),
-                _ => sealer.seal_similar(tag, piece, &prepared.bases, differ),
+                _ => sealer.seal_similar(tag, piece, &prepared.bases, prepared.is_last(), differ),
             };
             let record = self.pace.sealing(&self.writer.sealer, seal)?;
             let (sealed, is_delta) = (record.id, !record.links.is_empty());

@@ -10,7 +10,7 @@ use chunkstore::id::{BlobId, RepositoryId, Tag};
 use chunkstore::key::WriteKey;
 use chunkstore::list::Slice;
 use chunkstore::reader::Reader;
-use chunkstore::similar::{CHUNKS_MAX, Candidate, SimilarityIndex, Sketch};
+use chunkstore::similar::{CHUNKS_MAX, Candidate, Chain, SimilarityIndex, Sketch};
 use chunkstore::store::Store;
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -59,7 +59,14 @@ pub struct Prepared {
     sketch: Option<Sketch>,
     pub bases: Bases,
     /// If it becomes a delta of these bases.
-    depth: u8,
+    chain: Chain,
+}
+
+impl Prepared {
+    /// A delta of these bases would be the last of its chain.
+    pub fn is_last(&self) -> bool {
+        !self.chain.goes_on()
+    }
 }
 
 impl<'a> Delta<'a> {
@@ -101,14 +108,10 @@ impl<'a> Delta<'a> {
         let contents: HashMap<BlobId, Arc<Vec<u8>>> =
             ids.into_iter().zip(contents).filter_map(|(id, content)| Some((id, content?))).collect();
         for (prepared, chosen) in prepared.iter_mut().zip(chosen) {
-            let mut bases = Vec::with_capacity(chosen.len());
-            for candidate in chosen.into_iter().rev() {
-                if let Some(content) = contents.get(&candidate.id) {
-                    bases.push((candidate.id, Arc::clone(content)));
-                    prepared.depth = prepared.depth.max(candidate.depth + 1);
-                }
-            }
-            prepared.bases = Bases::new(bases);
+            let had: Vec<_> = chosen.iter().rev().filter_map(|one| Some((one, contents.get(&one.id)?))).collect();
+            // As all of them may be, so may some.
+            prepared.chain = Chain::of(had.iter().map(|(one, _)| one.chain)).unwrap_or_default();
+            prepared.bases = Bases::new(had.into_iter().map(|(one, content)| (one.id, Arc::clone(content))).collect());
         }
         Ok(prepared)
     }
@@ -139,7 +142,9 @@ impl<'a> Delta<'a> {
         if found < piece.len() / FORMER_SHARE_MIN {
             return Ok(None);
         }
-        Ok(Some(Prepared { sketch: Some(Sketch::of(piece)), bases: Bases::of_parts(parts), depth: 1 }))
+        let chain = Chain::of(std::iter::repeat_n(Chain::WHOLE, contents.len()));
+        let prepared = |chain| Prepared { sketch: Some(Sketch::of(piece)), bases: Bases::of_parts(parts), chain };
+        Ok(chain.map(prepared))
     }
 
     /// Whether [`Delta::remember`] wants to know what is inside the record.
@@ -150,7 +155,7 @@ impl<'a> Delta<'a> {
     /// A chunk was stored under this id, as a delta or whole. `revealed` is what is inside its record.
     pub fn remember(&self, id: BlobId, tag: Tag, prepared: &Prepared, is_delta: bool, revealed: Option<&[u8]>) {
         let Some(sketch) = &prepared.sketch else { return };
-        self.with_index(|index| index.insert(id, sketch, if is_delta { prepared.depth } else { 0 }));
+        self.with_index(|index| index.insert(id, sketch, if is_delta { prepared.chain } else { Chain::WHOLE }));
         if let (Some(Source::Cache(cache)), Some(revealed)) = (&self.source, revealed) {
             cache.keep(id, tag, revealed);
         }
@@ -216,15 +221,18 @@ fn choose(
 }
 
 /// Of candidates in the order of [`SimilarityIndex::find`].
-fn worth_reading(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+fn worth_reading(candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let mut chosen: Vec<Candidate> = Vec::with_capacity(BASES_MAX);
     let mut covered = 0;
-    candidates.retain(|candidate| {
-        let is_worth = covered == 0 || (candidate.equal & !covered).count_ones() >= GAIN_MIN;
-        covered |= if is_worth { candidate.equal } else { 0 };
-        is_worth
-    });
-    candidates.truncate(BASES_MAX);
-    candidates
+    for candidate in candidates {
+        let gains = chosen.is_empty() || (candidate.equal & !covered).count_ones() >= GAIN_MIN;
+        let chains = chosen.iter().chain([&candidate]).map(|one| one.chain);
+        if gains && chosen.len() < BASES_MAX && Chain::of(chains).is_some() {
+            covered |= candidate.equal;
+            chosen.push(candidate);
+        }
+    }
+    chosen
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -239,8 +247,13 @@ mod tests {
     #[test]
     fn a_further_base_has_what_the_first_lacks() {
         let chosen = |equal: &[u16]| {
-            let candidate =
-                |equal: &u16| Candidate { number: 0, id: BlobId([0; 32]), depth: 0, equal: *equal, is_fresh: false };
+            let candidate = |equal: &u16| Candidate {
+                number: 0,
+                id: BlobId([0; 32]),
+                chain: Chain::WHOLE,
+                equal: *equal,
+                is_fresh: false,
+            };
             let chosen = worth_reading(equal.iter().map(candidate).collect());
             chosen.iter().map(|candidate| candidate.equal).collect::<Vec<_>>()
         };
@@ -253,9 +266,24 @@ mod tests {
     }
 
     #[test]
+    fn a_base_that_would_make_the_chain_too_wide_is_left_out() {
+        let candidate = |bases, equal| {
+            let chain = Chain { depth: 2, bases };
+            Candidate { number: 0, id: BlobId([0; 32]), chain, equal, is_fresh: false }
+        };
+        let chosen = worth_reading(vec![candidate(80, 0xff), candidate(60, 0xff00), candidate(40, 0xf00)]);
+        assert_eq!(chosen.iter().map(|one| one.chain.bases).collect::<Vec<_>>(), [80, 40]);
+    }
+
+    #[test]
     fn what_would_not_be_read_is_asked_for_only_in_the_place_of_what_is_gone() {
-        let candidate =
-            |n: u8, equal, is_fresh| Candidate { number: n.into(), id: BlobId([n; 32]), depth: 0, equal, is_fresh };
+        let candidate = |n: u8, equal, is_fresh| Candidate {
+            number: n.into(),
+            id: BlobId([n; 32]),
+            chain: Chain::WHOLE,
+            equal,
+            is_fresh,
+        };
         let candidates = vec![
             vec![candidate(1, 0xff, false), candidate(2, 0xfff0, false), candidate(3, 0xff, false)],
             vec![candidate(1, 0xff, false)],

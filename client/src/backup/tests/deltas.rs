@@ -67,7 +67,7 @@ fn a_night_costs_what_changed() {
 }
 
 #[test]
-fn no_chain_is_longer_than_four() {
+fn no_chain_is_longer_than_eight() {
     let house = House::new(read);
     let nights: Vec<Outcome> = (0..12).map(|night| house.save(&table(night))).collect();
     let mut deepest = 0;
@@ -78,7 +78,7 @@ fn no_chain_is_longer_than_four() {
             }
         }
     }
-    assert_eq!(deepest, 4);
+    assert_eq!(deepest, 8);
 }
 
 fn depth(fixture: &Fixture, id: chunkstore::id::BlobId) -> u8 {
