@@ -3,6 +3,8 @@
 //! The shapes are those of the figures that the project aims at: an ERP's database dump with its nights, an object storage that grows and
 //! is packed, and a source tree with its next version.
 
+pub mod pages;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

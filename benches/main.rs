@@ -20,6 +20,7 @@ mod ssh;
 mod zodb;
 
 use clap::Parser;
+use corpus::pages;
 use measure::{Figures, Measurement};
 use peer::{Peer, Program};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -34,7 +35,7 @@ struct Arguments {
     /// Scale of the corpora: 1 is a dump of 441 MB and a tree of 98,000 files
     #[arg(long, default_value_t = 0.25)]
     size: f64,
-    /// Only corpora whose name contains this: dump, storage, tree, tiny, logs, noise
+    /// Only corpora whose name contains this: dump, storage, tree, tiny, logs, noise, sqlite, image
     #[arg(long)]
     only: Option<String>,
     /// Rounds; medians are printed
@@ -94,7 +95,7 @@ fn main() -> io::Result<()> {
     }
     let peers = installed(&nightkeep, &arguments.repozo, arguments.peers.as_deref());
     let mut all = BTreeMap::new();
-    for name in ["dump", "storage", "tree", "tiny", "logs", "noise"] {
+    for name in ["dump", "storage", "tree", "tiny", "logs", "noise", "sqlite", "image"] {
         if arguments.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
@@ -200,6 +201,11 @@ impl Work {
             "storage" => corpus::storage(&self.source.join("Data.fs"), self.scaled(520e6), night),
             "logs" => corpus::logs(&self.source.join("access.log"), self.scaled(500e6), night),
             "noise" => corpus::noise(&self.source.join("disk.img"), self.scaled(500e6), night),
+            "sqlite" => pages::sqlite(&self.source.join("tracker.sqlite3"), self.scaled(400e6), night),
+            "image" => {
+                let scratch = self.source.parent().unwrap_or(&self.source);
+                pages::image(&self.source.join("vm.img"), scratch, self.scaled(30e3), night)
+            }
             "tiny" if night == 0 => corpus::tiny(&self.source, self.scaled(100e3)),
             "tiny" => corpus::tiny_next(&self.source, self.scaled(100e3)),
             _ if night == 0 => corpus::tree(&self.source, self.scaled(98e3)),
