@@ -99,6 +99,10 @@ fn main() -> io::Result<()> {
         if arguments.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
+        if name == "image" && !pages::can_make_images() {
+            println!("- the image is left out: mke2fs is missing (apt-get install e2fsprogs)");
+            continue;
+        }
         let work = Work::new(name, arguments.size, scratch.path())?;
         for round in 0..arguments.rounds {
             for (peer, program) in &peers {
@@ -201,7 +205,7 @@ impl Work {
             "storage" => corpus::storage(&self.source.join("Data.fs"), self.scaled(520e6), night),
             "logs" => corpus::logs(&self.source.join("access.log"), self.scaled(500e6), night),
             "noise" => corpus::noise(&self.source.join("disk.img"), self.scaled(500e6), night),
-            "sqlite" => pages::sqlite(&self.source.join("tracker.sqlite3"), self.scaled(400e6), night),
+            "sqlite" => pages::sqlite(&self.source.join("tracker.sqlite3"), self.scaled(556e6), night),
             "image" => {
                 let scratch = self.source.parent().unwrap_or(&self.source);
                 pages::image(&self.source.join("vm.img"), scratch, self.scaled(30e3), night)

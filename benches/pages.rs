@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 /// A tracker's database of about `bytes`, with two indexes. The next night has 2 % more rows, and 1 % changed, most of them among the newest;
 /// the file is the one of before, written to as SQLite does.
 pub fn sqlite(path: &Path, bytes: u64, night: u64) -> io::Result<()> {
-    let rows = bytes / 1100;
+    let rows = bytes / 1529;
     if night == 0 {
         let _ = fs::remove_file(path);
     }
@@ -65,6 +65,13 @@ fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
+const MKE2FS: &str = "/sbin/mke2fs";
+
+/// Whether there is what [`image`] takes.
+pub fn can_make_images() -> bool {
+    Path::new(MKE2FS).exists()
+}
+
 /// An ext4 file system in a file, with the tree of [`tree`] on it; the next night one file in 36 was replaced, within it. Times of change are
 /// those of its making. Takes e2fsprogs; `scratch` is any directory.
 pub fn image(path: &Path, scratch: &Path, entries: u64, night: u64) -> io::Result<()> {
@@ -73,7 +80,7 @@ pub fn image(path: &Path, scratch: &Path, entries: u64, night: u64) -> io::Resul
         tree(files.path(), entries)?;
         let _ = fs::remove_file(path);
         let seed = "8a5b6c1e-3f0d-4b7a-9c2e-5d1f0a7b3c4d";
-        let mut mke2fs = Command::new("/sbin/mke2fs");
+        let mut mke2fs = Command::new(MKE2FS);
         mke2fs.args(["-q", "-F", "-t", "ext4", "-U", seed, "-E", &format!("hash_seed={seed},root_owner=0:0"), "-d"]);
         mke2fs.arg(files.path()).arg(path).arg(format!("{}k", entries * 20 + 65_536));
         return run(&mut mke2fs, "");
