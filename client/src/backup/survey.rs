@@ -10,7 +10,7 @@ use super::unchanged::{Finding, Unchanged};
 use super::walk::{Step, Task, Walk};
 use crate::metadata::capture::{Names, Stat, attributes};
 use chunkstore::key::WriteKey;
-use chunkstore::tree::Attributes;
+use chunkstore::tree::{Attributes, Entry};
 use chunkstore::{Error, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashMap;
@@ -198,12 +198,24 @@ impl<'a> Survey<'a> {
             let reason = format!("{} cannot be read: {error}", String::from_utf8_lossy(what));
             self.report.problem(self.walk.path(), &reason);
         };
-        let attributes = match self.walk.place() {
+        let mut attributes = match self.walk.place() {
             Some(place) => attributes(place, stat, self.names, &mut unreadable),
             None => Attributes::default(),
         };
+        if finding != Finding::New && self.walk.is_on_the_way() {
+            self.keep_time(&mut attributes);
+        }
         let (name, usable) = (self.walk.name().to_vec(), is_whole && is_settled(stat, moment));
         self.batch.events.push(Event::Enter(Box::new(Entered { name, key, usable, attributes })));
+    }
+
+    /// A directory that is only on the way keeps the time it was remembered with: others may make files in it at any time, which
+    /// is no change of what is saved.
+    fn keep_time(&self, attributes: &mut Attributes) {
+        let entry = self.unchanged.found().and_then(|(bytes, frame)| bytes.get(frame.entry.clone()));
+        if let Some(Ok(last)) = entry.map(|entry| Entry::decode(entry, "change cache")) {
+            attributes.modified = last.attributes.modified;
+        }
     }
 
     fn leave(&mut self) {

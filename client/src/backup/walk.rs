@@ -117,6 +117,11 @@ impl<'a> Walk<'a> {
         self.stack.last().map_or_else(Time::default, |level| level.moment)
     }
 
+    /// Whether the directory that was just entered is there only for given paths below it.
+    pub fn is_on_the_way(&self) -> bool {
+        self.stack.last().is_some_and(|level| !level.whole && level.branch.is_some_and(|branch| !branch.whole))
+    }
+
     /// How many given paths were there.
     pub fn found(&self) -> usize {
         self.found
