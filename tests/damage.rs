@@ -199,22 +199,38 @@ fn the_catalogue_is_only_a_cache() {
     let saved = saved();
     let catalogue = saved.house.repository().join("catalog.sqlite3");
     let whole = std::fs::read(&catalogue).unwrap();
-    let mut random = Random(9);
-    let noise = random.bytes(whole.len());
-    let mut holed = whole.clone();
-    holed[whole.len() / 3..whole.len() / 2].fill(0);
-    for bytes in [None, Some(&noise[..]), Some(&whole[..whole.len() / 2]), Some(&b""[..]), Some(&holed[..])] {
-        for extra in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(catalogue.with_file_name(format!("catalog.sqlite3{extra}")));
+    let place = |bytes: Option<&[u8]>| {
+        for file in ["catalog.sqlite3", "catalog.sqlite3-wal", "catalog.sqlite3-shm"] {
+            let _ = std::fs::remove_file(catalogue.with_file_name(file));
         }
-        let _ = std::fs::remove_file(&catalogue);
         if let Some(bytes) = bytes {
             std::fs::write(&catalogue, bytes).unwrap();
         }
+    };
+    let noise = Random(9).bytes(whole.len());
+    let mut damaged = vec![None, Some(noise), Some(whole[..whole.len() / 2].to_vec()), Some(Vec::new())];
+    // Holes that end within a page: SQLite does not notice all of them.
+    for part in 0..12 {
+        let mut holed = whole.clone();
+        holed[whole.len() * part / 12 + 100..whole.len() * (part + 1) / 12].fill(0);
+        damaged.push(Some(holed));
+    }
+    for bytes in damaged {
+        place(bytes.as_deref());
         let target = saved.house.restore(&saved.snapshot, &saved.source);
         manifest::assert_same(&saved.expected, &manifest::of(&target));
+        place(bytes.as_deref());
         saved.house.ok(["check", "--read-data"]);
         saved.house.backup(&saved.source);
+        // Who comes upon the damage in the middle of a run fails, but the next one does not.
+        place(bytes.as_deref());
+        let words = ["backup", "files", saved.source.to_str().unwrap()];
+        let told = saved.house.run(words);
+        if told.code != Some(0) {
+            assert!(told.err.contains("the index is damaged") && told.err.contains("once more"), "{}", told.err);
+            saved.house.ok(words);
+        }
+        saved.house.ok(["check"]);
     }
 }
 

@@ -74,7 +74,7 @@ pub struct CheckOutcome {
     /// Sorted; at most [`AFFECTED_MAX`], `affected_total` counts all.
     pub affected: Vec<Affected>,
     pub affected_total: u64,
-    /// The index disagreed with the packs and was made again.
+    /// The index was damaged, or disagreed with the packs, and was made again.
     pub index_rebuilt: bool,
 }
 
@@ -113,6 +113,7 @@ impl Check<'_> {
         let mut outcome = CheckOutcome::default();
         self.check_configuration(&mut outcome)?;
         self.check_keys(&mut outcome)?;
+        self.check_index(&mut outcome)?;
         self.check_packs(&mut outcome)?;
         let snapshots = self.check_snapshots(&mut outcome)?;
         self.check_marks(&mut outcome)?;
@@ -142,6 +143,27 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// That the index is a whole file; what it says is held against the packs later.
+    fn check_index(&self, outcome: &mut CheckOutcome) -> Result<()> {
+        let index = &self.repository.index;
+        let checked = index.quick_check().and_then(|()| index.check_capsules(&self.configuration.repository));
+        match checked {
+            Err(error) if error.is_damage() => self.make_index_again("it was damaged", outcome),
+            other => other,
+        }
+    }
+
+    fn make_index_again(&self, reason: &str, outcome: &mut CheckOutcome) -> Result<()> {
+        if self.repository.index.has_leases() {
+            let reason = format!("{reason}; it is made again by a check while nobody saves");
+            note(&mut outcome.findings, "the index".into(), &reason, true);
+            return Ok(());
+        }
+        outcome.index_rebuilt = true;
+        note(&mut outcome.findings, "the index".into(), &format!("{reason} and was made again"), false);
+        self.repository.rebuild_index()
     }
 
     /// Every pack's trailer against the index, and the chosen packs' bytes against their names.
@@ -178,13 +200,8 @@ impl Check<'_> {
     fn remember(&self, gathered: Gathered, outcome: &mut CheckOutcome) -> Result<()> {
         let index = &self.repository.index;
         outcome.findings.extend(gathered.findings);
-        if gathered.index_wrong && index.has_leases() {
-            let reason = "it disagrees with the packs; it is made again by a check while nobody saves";
-            note(&mut outcome.findings, "the index".into(), reason, true);
-        } else if gathered.index_wrong {
-            outcome.index_rebuilt = true;
-            note(&mut outcome.findings, "the index".into(), "it disagreed with the packs and was made again", false);
-            self.repository.rebuild_index()?;
+        if gathered.index_wrong {
+            self.make_index_again("it disagreed with the packs", outcome)?;
         }
         index.set_found(&gathered.whole)?;
         index.set_missing(&gathered.lost)?;

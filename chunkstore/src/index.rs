@@ -74,6 +74,8 @@ struct State {
     /// The number of the next blob. Numbers that became free are not used again by this process: leases and what is
     /// condemned go by them.
     next: Cell<i64>,
+    /// It was found to be damaged.
+    damaged: Cell<bool>,
     /// While a collection removes rows.
     condemned: Option<Arc<Condemned>>,
     /// A collection is under way.
@@ -121,8 +123,8 @@ impl Index {
         }
         let next = Cell::new(last_number(&connection)? + 1);
         let (leases, released) = (Vec::new(), Vec::new());
-        let others = Vec::new();
-        let state = State { others, connection, next, condemned: None, collecting: false, leases, released };
+        let (others, damaged) = (Vec::new(), Cell::new(false));
+        let state = State { others, connection, next, damaged, condemned: None, collecting: false, leases, released };
         let index = Index { state: Mutex::new(state), path: path.to_owned() };
         if index.meta("repository")?.as_deref() != Some(&repository.0[..]) {
             return Err(Error::corrupt("the index", "it belongs to another repository"));
@@ -143,17 +145,20 @@ impl Index {
         Ok(())
     }
 
-    /// Forgets everything, to be filled again.
+    /// Forgets everything, to be filled again. Nothing of the file is read, however damaged it is.
     pub fn clear(&self, repository: &RepositoryId) -> Result<()> {
         let mut state = self.lock();
         state.condemned = None;
+        state.others.clear();
         let connection = &state.connection;
-        let drops: Vec<String> = connection
-            .prepare("SELECT format('DROP %s %s', type, name) FROM sqlite_schema WHERE type IN ('table', 'view')")
-            .and_then(|mut s| s.query_map([], |r| r.get(0)).and_then(Iterator::collect))
-            .map_err(sql("clear"))?;
-        connection.execute_batch(&drops.join(";")).map_err(sql("clear"))?;
-        create_tables(connection, repository)
+        connection.flush_prepared_statement_cache();
+        // How SQLite's documentation of this setting tells to do it.
+        let resetting = |on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_RESET_DATABASE, on);
+        resetting(true).and_then(|_| connection.execute_batch("VACUUM")).map_err(sql("clear"))?;
+        resetting(false).map_err(sql("clear"))?;
+        create_tables(connection, repository)?;
+        state.damaged.set(false);
+        Ok(())
     }
 
     /// SQLite's own check of its file; slow for a large index.
@@ -161,6 +166,22 @@ impl Index {
         let verdict: String =
             self.lock().connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;
         if verdict == "ok" { Ok(()) } else { Err(Error::corrupt("the index", verdict)) }
+    }
+
+    /// That its copies of capsules are whole.
+    pub fn check_capsules(&self, repository: &RepositoryId) -> Result<()> {
+        let ids: Vec<CapsuleId> = self
+            .lock()
+            .connection
+            .prepare("SELECT id FROM capsule")
+            .and_then(|mut s| s.query_map([], |r| r.get(0).map(CapsuleId))?.collect())
+            .map_err(sql("read"))?;
+        ids.into_iter().try_for_each(|id| self.capsule(id, repository).map(|_| ()))
+    }
+
+    /// Whether a look-up or a change came upon damage since it was opened.
+    pub fn is_damaged(&self) -> bool {
+        self.lock().damaged.get()
     }
 
     pub fn path(&self) -> &Path {
@@ -187,14 +208,19 @@ impl Index {
     }
 
     pub fn capsule(&self, id: CapsuleId, repository: &RepositoryId) -> Result<Capsule> {
-        let bytes: Option<Vec<u8>> = self
-            .lock()
+        let state = self.lock();
+        let query = "SELECT bytes FROM capsule WHERE id = ?1";
+        let bytes: Option<Vec<u8>> = state
             .connection
-            .query_row("SELECT bytes FROM capsule WHERE id = ?1", [&id.0[..]], |r| r.get(0))
-            .optional()
+            .prepare_cached(query)
+            .and_then(|mut s| s.query_row([&id.0[..]], |r| r.get(0)).optional())
             .map_err(sql("read"))?;
-        let capsule = Capsule::parse(bytes.ok_or_else(|| Error::missing(format!("capsule {id}")))?, repository)?;
-        if capsule.id == id { Ok(capsule) } else { Err(Error::corrupt(format!("capsule {id}"), "its name is wrong")) }
+        let parsed = Capsule::parse(bytes.ok_or_else(|| Error::missing(format!("capsule {id}")))?, repository);
+        state.watch(match parsed {
+            Ok(capsule) if capsule.id == id => Ok(capsule),
+            Err(error @ Error::Unsupported { .. }) => Err(error),
+            _ => Err(Error::corrupt("the index", format!("its copy of capsule {id} is wrong"))),
+        })
     }
 
     /// All packs that are there, by number.
@@ -229,6 +255,16 @@ impl Index {
                 Ok((r.get::<_, i64>(0)?.unsigned_abs(), r.get::<_, i64>(1)?.unsigned_abs()))
             })
             .map_err(sql("read"))
+    }
+}
+
+impl State {
+    /// Remembers it if an outcome tells of damage.
+    fn watch<T>(&self, outcome: Result<T>) -> Result<T> {
+        if matches!(outcome, Err(Error::Corrupt { .. })) {
+            self.damaged.set(true);
+        }
+        outcome
     }
 }
 

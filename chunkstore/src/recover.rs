@@ -11,7 +11,9 @@ use crate::record::Class;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// How the index was left: `1` in order; `0` perhaps not, since a writer has not ended; or [`DAMAGED`].
 const CLEAN: &str = "clean";
+const DAMAGED: &[u8] = b"damaged";
 
 /// The index, agreeing with the packs that are there. The caller holds the writer lock; `now` is in seconds since 1970.
 pub fn recover(backend: &dyn Backend, catalog: &Path, repository: &RepositoryId, now: i64) -> Result<Index> {
@@ -52,9 +54,9 @@ pub fn refill(backend: &dyn Backend, index: &Index, repository: &RepositoryId, n
     index.set_meta(CLEAN, b"0")
 }
 
-/// Says that the index was left in order.
+/// Says that the index was left in order, or that it was not and must be made anew.
 pub fn mark_clean(index: &Index) -> Result<()> {
-    index.set_meta(CLEAN, b"1")
+    index.set_meta(CLEAN, if index.is_damaged() { DAMAGED } else { b"1" })
 }
 
 /// True if the index names exactly the packs that are there and was left in order.
@@ -67,11 +69,10 @@ pub fn is_current(backend: &dyn Backend, index: &Index) -> Result<bool> {
 }
 
 fn open_or_discard(catalog: &Path, repository: &RepositoryId) -> Result<Index> {
-    let opened = Index::open_writer(catalog, repository).and_then(|index| {
-        if index.meta(CLEAN)?.as_deref() != Some(b"1") {
-            index.quick_check()?;
-        }
-        Ok(index)
+    let opened = Index::open_writer(catalog, repository).and_then(|index| match index.meta(CLEAN)?.as_deref() {
+        Some(b"1") => Ok(index),
+        Some(DAMAGED) => Err(Error::corrupt("the index", "its last user came upon damage")),
+        _ => index.quick_check().map(|()| index),
     });
     match opened {
         Err(Error::Corrupt { .. } | Error::Unsupported { .. }) => {

@@ -37,9 +37,10 @@ use reading::Proof;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use storing::{Storer, Writing};
+use tempfile::TempDir;
 
 /// How a repository is opened.
 pub enum Access {
@@ -61,8 +62,10 @@ pub struct Repository {
     storer: Storer,
     /// Snapshots whose signature was checked: that takes most of the time of reading one, and a run reads all for each of its sources.
     signed: Mutex<HashSet<SnapshotId>>,
-    /// An index of our own, if the repository's could not be used and not be mended.
-    _private_catalog: Option<tempfile::TempDir>,
+    /// Where an index of our own lies, if the repository's could not be used and not be mended.
+    _private_catalog: Option<TempDir>,
+    /// An index of our own that was made when the repository's was doubted; `None` if it could not be made.
+    second: OnceLock<Option<(Index, TempDir)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -101,10 +104,9 @@ impl Repository {
             Access::Read => match open_for_reading(&*backend, catalog, &configuration, now)? {
                 Some(index) => index,
                 None => {
-                    let dir = tempfile::tempdir().map_err(|e| Error::io("create", "a private index", e))?;
-                    let own = dir.path().join("catalog.sqlite3");
-                    private = Some(dir);
-                    recover::rebuild(&*backend, &own, &configuration.repository, now)?
+                    let (index, directory) = private_index(&*backend, &configuration, now)?;
+                    private = Some(directory);
+                    index
                 }
             },
         };
@@ -113,8 +115,9 @@ impl Repository {
             let (backend, index, time) = (Arc::clone(&backend), Arc::clone(&index), Arc::clone(&time));
             Arc::new(Writing::new(backend, index, configuration.clone(), time, lock))
         });
-        let (storer, signed) = (Storer::default(), Mutex::default());
-        Ok(Repository { backend, configuration, index, time, writing, storer, signed, _private_catalog: private })
+        let (storer, signed, second) = (Storer::default(), Mutex::default(), OnceLock::new());
+        let _private_catalog = private;
+        Ok(Repository { backend, configuration, index, time, writing, storer, signed, _private_catalog, second })
     }
 
     pub fn backend(&self) -> &dyn Backend {
@@ -362,7 +365,7 @@ impl Store for Repository {
     }
 
     fn capsule(&self, id: CapsuleId) -> Result<Capsule> {
-        self.index.capsule(id, &self.configuration.repository)
+        self.ask(|index| index.capsule(id, &self.configuration.repository), |_| true)
     }
 }
 
@@ -428,6 +431,13 @@ fn open_for_reading(
         // A read-only file system: no writer can be there.
         Err(_) => Ok(None),
     }
+}
+
+/// An index that nobody else uses, and the directory that it lies in.
+fn private_index(backend: &dyn Backend, configuration: &Configuration, now: i64) -> Result<(Index, TempDir)> {
+    let directory = tempfile::tempdir().map_err(|e| Error::io("create", "a private index", e))?;
+    let catalog = directory.path().join("catalog.sqlite3");
+    Ok((recover::rebuild(backend, &catalog, &configuration.repository, now)?, directory))
 }
 
 #[cfg(test)]

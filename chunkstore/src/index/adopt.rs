@@ -85,7 +85,7 @@ impl Index {
         let state = self.lock();
         let transaction = rusqlite::Transaction::new_unchecked(&state.connection, TransactionBehavior::Immediate)
             .map_err(sql("write"))?;
-        let done = rows(&transaction, &state)?;
+        let done = state.watch(rows(&transaction, &state))?;
         transaction.commit().map_err(sql("write"))?;
         fit_cache(&state.connection)?;
         Ok(done)

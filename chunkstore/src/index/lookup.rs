@@ -146,7 +146,7 @@ impl State {
         });
         let mut answers = vec![A::default(); names.len()];
         for part in found {
-            for (position, answer) in part? {
+            for (position, answer) in self.watch(part)? {
                 if let Some(slot) = answers.get_mut(position) {
                     *slot = answer;
                 }

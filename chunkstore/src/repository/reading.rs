@@ -1,11 +1,11 @@
 //! Records out of packs: neighbours by one read, each checked against its id unless its reader knows better, the index doubted
 //! where it misleads.
 
-use super::Repository;
+use super::{Repository, private_index};
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, PackId};
-use crate::index::Place;
+use crate::index::{Index, Place};
 use crate::pack::Trailer;
 use crate::record::Record;
 
@@ -91,12 +91,38 @@ impl Repository {
         }
     }
 
+    /// Where these lie. An index that has no place for something although it says that nothing is lost is doubted.
+    fn locate(&self, ids: &[BlobId]) -> Result<Vec<Option<Place>>> {
+        let is_whole =
+            |places: &Vec<Option<Place>>| !places.contains(&None) || self.index.has_damage().unwrap_or(false);
+        self.ask(|index| index.locate(ids), is_whole)
+    }
+
+    /// Asks the index. SQLite notices some of the damage to it and answers as if nothing were there for the rest: if an answer is
+    /// doubtful, a reader makes an index of its own, once, and asks that.
+    pub(super) fn ask<T>(
+        &self,
+        question: impl Fn(&Index) -> Result<T>,
+        is_whole: impl FnOnce(&T) -> bool,
+    ) -> Result<T> {
+        let answer = question(&self.index);
+        let is_doubtful = match &answer {
+            Ok(answer) => !is_whole(answer),
+            Err(error) => error.is_damage(),
+        };
+        if !is_doubtful || self.writing.is_some() {
+            return answer;
+        }
+        let second = self.second.get_or_init(|| private_index(self.backend(), &self.configuration, self.time()).ok());
+        second.as_ref().map_or(answer, |(index, _)| question(index))
+    }
+
     /// One record, doubting the index: where it says, else where it says after a pack was rewritten under us, else
     /// where the pack's own trailer says.
     fn read_carefully(&self, id: &BlobId) -> Result<Record> {
         let mut failure = Error::missing(format!("blob {id}"));
         for _ in 0..2 {
-            let Some(place) = self.index.locate(std::slice::from_ref(id))?.into_iter().flatten().next() else {
+            let Some(place) = self.locate(std::slice::from_ref(id))?.into_iter().flatten().next() else {
                 return Err(failure);
             };
             failure = match self.read_at(id, place) {
@@ -128,7 +154,7 @@ impl Repository {
     /// Positions of `ids` in storage order, grouped; those without a place come last, each alone.
     fn groups(&self, ids: &[BlobId]) -> Result<Vec<Vec<(Place, usize)>>> {
         let mut places: Vec<(Place, usize)> = Vec::with_capacity(ids.len());
-        for (position, place) in self.index.locate(ids)?.into_iter().enumerate() {
+        for (position, place) in self.locate(ids)?.into_iter().enumerate() {
             if let Some(place) = place {
                 places.push((place, position));
             }

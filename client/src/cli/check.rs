@@ -151,7 +151,7 @@ fn as_text(console: &Console, outcome: &CheckOutcome, history: &History) -> Resu
         console.print(UNAFFECTED)?;
     }
     if outcome.index_rebuilt {
-        console.say("The index disagreed with the packs and was made again.")?;
+        console.say("The index was damaged, or disagreed with the packs, and was made again.")?;
     }
     console.say(&format!(
         "Checked {} packs ({} read, {}), {} blobs, {}: {}",

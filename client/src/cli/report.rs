@@ -106,6 +106,10 @@ fn of_store(error: &Store) -> (u8, Option<&'static str>) {
         Store::Full { .. } => {
             (FAILED, Some("make space; what was committed before is whole, and nothing half is left"))
         }
+        Store::Corrupt { object, .. } if object == "the index" => (
+            FAILED,
+            Some("nothing is lost by it: it is made again when this is run once more, or the server is started again"),
+        ),
         Store::Corrupt { .. } | Store::Missing { .. } => {
             (FAILED, Some("`nightkeep check --read-data` tells which snapshots are affected"))
         }
