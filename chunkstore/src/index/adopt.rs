@@ -189,8 +189,7 @@ pub(super) fn replace_place(connection: &Connection, no: i64, entry: &PackEntry,
 
 /// A child as the link table writes it: number * 2 + (1 if it may link further). Packs of data come before packs of nodes, so
 /// a delta's own links are known here.
-fn child_number(connection: &Connection, state: &State, id: &BlobId) -> Result<Option<(i64, i64)>> {
-    let Some((no, child_state)) = find(connection, state.condemned.as_deref(), id)? else { return Ok(None) };
+fn child_number(connection: &Connection, no: i64) -> Result<i64> {
     let has_links: bool = connection
         .prepare_cached(
             "SELECT coalesce(pack.class, 0) OR EXISTS(SELECT 1 FROM link WHERE parent = blob.no) \
@@ -199,7 +198,7 @@ fn child_number(connection: &Connection, state: &State, id: &BlobId) -> Result<O
         .and_then(|mut s| s.query_row([no], |r| r.get(0)).optional())
         .map_err(sql("read"))?
         .unwrap_or(true);
-    Ok(Some((no * 2 + i64::from(has_links), child_state)))
+    Ok(no * 2 + i64::from(has_links))
 }
 
 fn add_links(connection: &Connection, state: &State, trailer: &Trailer, numbered: &Numbered) -> Result<()> {
@@ -218,18 +217,24 @@ fn add_links(connection: &Connection, state: &State, trailer: &Trailer, numbered
         let mut children = Vec::with_capacity(entry.links.len() * 8);
         let mut whole = true;
         for link in &entry.links {
+            let is_base = trailer.class == Class::Data;
             let number = match (seen.get(link), numbered.get(link)) {
                 (Some(number), _) => *number,
                 (None, Some((no, has_links))) => no * 2 + i64::from(*has_links),
-                (None, None) => {
-                    let (number, state) = child_number(connection, state, link)?.unwrap_or((0, MISSING));
-                    whole &= state == INTACT;
-                    number
-                }
+                (None, None) => match find(connection, state.condemned.as_deref(), link)? {
+                    Some((no, state)) => {
+                        whole &= state == INTACT;
+                        if is_base { no * 2 } else { child_number(connection, no)? }
+                    }
+                    None => {
+                        whole = false;
+                        0
+                    }
+                },
             };
             dangling |= number == 0;
             // The base of a delta may be a delta whose links come later: always look.
-            let number = if trailer.class == Class::Data && number != 0 { number | 1 } else { number };
+            let number = if is_base && number != 0 { number | 1 } else { number };
             children.extend_from_slice(&number.to_le_bytes());
         }
         seen.insert(entry.id, parent * 2 + 1);
