@@ -35,8 +35,10 @@ pub fn read(source: &StreamSource, reading: &Reading<'_>) -> Result<Content> {
 
 /// Of what a producer complains so many bytes are kept, the last ones.
 const COMPLAINTS_BYTES_MAX: usize = 64 << 10;
-/// Room between a producer and its reader: each waits less for the other.
+/// Room between a writer and its reader: each waits less for the other.
 const PIPE_BYTES: usize = 1 << 20;
+/// So long a pipe is left alone to fill.
+const NAP: Duration = Duration::from_micros(300);
 
 /// Reads a producer to its end and asks for its verdict.
 pub fn produce(producer: &mut Producer<'_>, reading: &Reading<'_>) -> Result<(Content, Verdict)> {
@@ -48,8 +50,6 @@ pub fn produce(producer: &mut Producer<'_>, reading: &Reading<'_>) -> Result<(Co
     let not_open = || Error::invalid(&name, "its output is not open");
     let output = child.child.stdout.take().ok_or_else(not_open)?;
     let complaints = child.child.stderr.take().ok_or_else(not_open)?;
-    // A smaller pipe is as good, only slower.
-    let _ = rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES);
     std::thread::scope(|scope| {
         let listener = scope.spawn(move || last_bytes(complaints));
         let content = cut(output.as_fd(), &name, reading, producer.watch);
@@ -163,6 +163,8 @@ fn reason(status: ExitStatus) -> String {
 
 /// What is short enough lies in its entry, the rest is cut into chunks.
 fn cut(source: BorrowedFd<'_>, name: &str, reading: &Reading<'_>, watch: &mut dyn FnMut(&[u8])) -> Result<Content> {
+    // A smaller pipe is as good, only slower; what is no pipe stays as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(source, PIPE_BYTES);
     cut_from(name, reading, &mut |room| read_some(source, room, reading, watch))
 }
 
@@ -213,7 +215,7 @@ fn read_some(
         reading.chunks.halt.check().map_err(io::Error::other)?;
         match rustix::event::poll(&mut [PollFd::from_borrowed_fd(source, PollFlags::IN)], Some(&patience)) {
             Ok(0) | Err(Errno::INTR) => continue,
-            Ok(_) => (),
+            Ok(_) => gather(source, buffer.len()),
             Err(error) => return Err(error.into()),
         }
         match rustix::io::read(source, &mut *buffer) {
@@ -225,5 +227,46 @@ fn read_some(
             Err(Errno::INTR | Errno::AGAIN) => (),
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Lets a pipe fill as long as it does. Who writes a few kilobytes at a time, as pg_dump does, otherwise wakes its reader for each
+/// of them, which takes both of them longer than what is done with the bytes.
+fn gather(source: BorrowedFd<'_>, wanted: usize) {
+    let Ok(size) = rustix::pipe::fcntl_getpipe_size(source) else { return };
+    // There must be room for what comes meanwhile.
+    let enough = wanted.min(size / 4) as u64;
+    let mut before = 0;
+    while let Ok(there) = rustix::io::ioctl_fionread(source) {
+        if there >= enough || there <= before {
+            return;
+        }
+        before = there;
+        std::thread::sleep(NAP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    /// Each of these would never end if it waited for more.
+    #[test]
+    fn a_pipe_is_waited_for_only_while_it_fills() {
+        let (mut source, mut writer) = io::pipe().unwrap();
+        writer.write_all(&[1; 100]).unwrap();
+        gather(source.as_fd(), 100);
+        gather(source.as_fd(), 1 << 20);
+        drop(writer);
+        gather(source.as_fd(), 1 << 20);
+        let mut read = Vec::new();
+        source.read_to_end(&mut read).unwrap();
+        assert_eq!(read, [1; 100]);
+        gather(source.as_fd(), 1 << 20);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"no pipe").unwrap();
+        file.rewind().unwrap();
+        gather(file.as_fd(), 1 << 20);
     }
 }
