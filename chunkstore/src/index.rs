@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, CapsuleId, PackId, RepositoryId, Tag};
 use crate::record::Class;
 use lease::{Condemned, Lease};
-use lookup::find;
+use lookup::{find, reading_connection};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::cell::Cell;
@@ -98,6 +98,7 @@ impl Index {
         if version == 0 {
             create_tables(&connection, repository)?;
         }
+        fit_cache(&connection)?;
         Index::checked(connection, path, repository)
     }
 
@@ -106,14 +107,10 @@ impl Index {
         if !path.exists() {
             return Err(Error::missing("the index"));
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(sql("open"))?;
-        configure(&connection)?;
-        Index::checked(connection, path, repository)
+        Index::checked(reading_connection(path)?, path, repository)
     }
 
     fn checked(connection: Connection, path: &Path, repository: &RepositoryId) -> Result<Index> {
-        fit_cache(&connection)?;
         let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(sql("read"))?;
         if version != SCHEMA_VERSION {
             return Err(Error::Unsupported {
@@ -161,10 +158,10 @@ impl Index {
         Ok(())
     }
 
-    /// SQLite's own check of its file; slow for a large index.
+    /// SQLite's own check of its file; slow for a large index, which can be used meanwhile.
     pub fn quick_check(&self) -> Result<()> {
-        let verdict: String =
-            self.lock().connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;
+        let connection = reading_connection(&self.path)?;
+        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sql("check"))?;
         if verdict == "ok" { Ok(()) } else { Err(Error::corrupt("the index", verdict)) }
     }
 

@@ -156,16 +156,18 @@ impl State {
     }
 }
 
-/// Further connections, which only read.
+/// Further connections.
 fn others(path: &Path) -> Result<Vec<Connection>> {
+    (0..OTHERS).map(|_| reading_connection(path)).collect()
+}
+
+/// A connection that only reads, and that nobody waits for.
+pub(super) fn reading_connection(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = |_| {
-        let connection = Connection::open_with_flags(path, flags).map_err(sql("open"))?;
-        configure(&connection)?;
-        fit_cache(&connection)?;
-        Ok(connection)
-    };
-    (0..OTHERS).map(open).collect()
+    let connection = Connection::open_with_flags(path, flags).map_err(sql("open"))?;
+    configure(&connection)?;
+    fit_cache(&connection)?;
+    Ok(connection)
 }
 
 /// Number and state of the blob with this id, unless it is to go.

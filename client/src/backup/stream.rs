@@ -231,8 +231,8 @@ fn read_some(
     }
 }
 
-/// Lets a pipe fill as long as it does, for three milliseconds at most. Who writes a few kilobytes at a time, as pg_dump does, otherwise wakes its reader for each
-/// of them, which takes both of them longer than what is done with the bytes.
+/// Lets a pipe fill as long as it does, for three milliseconds at most. Who writes a few kilobytes at a time, as pg_dump does,
+/// otherwise wakes its reader for each of them, which takes both of them longer than what is done with the bytes.
 fn gather(source: BorrowedFd<'_>, wanted: usize) {
     let Ok(size) = rustix::pipe::fcntl_getpipe_size(source) else { return };
     // There must be room for what comes meanwhile.
