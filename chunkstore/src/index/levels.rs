@@ -31,7 +31,7 @@ impl Heads {
 
     /// Whoever reads one after the other while rows are added meets each row that was there at the beginning, since rows move only
     /// to tables that come later.
-    pub fn tables(self) -> impl Iterator<Item = String> {
+    pub fn tables(self) -> impl DoubleEndedIterator<Item = String> {
         (0..=ROWS_MAX.len()).map(move |level| self.table(level))
     }
 }
@@ -49,7 +49,8 @@ pub fn create(connection: &Connection) -> Result<()> {
                 .push(format!("CREATE TABLE {table}(head INTEGER, no INTEGER, PRIMARY KEY(head, no)) WITHOUT ROWID"));
             statements.push(format!("INSERT INTO level(name, rows, settled) VALUES('{table}', 0, {})", i64::MIN));
         }
-        let all: Vec<String> = heads.tables().map(|table| format!("SELECT head, no FROM {table}")).collect();
+        // The last table has most rows, and whoever looks for one stops where it is.
+        let all: Vec<String> = heads.tables().rev().map(|table| format!("SELECT head, no FROM {table}")).collect();
         statements.push(format!("CREATE VIEW {} AS {}", heads.view(), all.join(" UNION ALL ")));
     }
     connection.execute_batch(&statements.join(";")).map_err(sql("create"))
@@ -158,5 +159,7 @@ mod tests {
         let steps: Vec<String> = steps.map(|step| step.unwrap()).collect();
         let searches = |what: &str| steps.iter().filter(|step| step.contains(what)).count();
         assert_eq!((searches("(head=?)"), searches("(rowid=?)"), searches("SCAN")), (3, 3, 0), "{steps:?}");
+        let first = steps.iter().find(|step| step.contains("(head=?)")).unwrap();
+        assert!(first.contains("by_id_2"), "the largest table first: {steps:?}");
     }
 }
