@@ -6,9 +6,11 @@
 use super::{Backend, ObjectKind, ObjectName, WriterLock};
 use crate::error::{Error, Result};
 use crate::id::{MarkId, PackId, SlotId, SnapshotId};
+use rustix::buffer::spare_capacity;
 use rustix::fs::{self as unix, RenameFlags};
+use rustix::io::{Errno, pread};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -130,11 +132,11 @@ impl Backend for Directory {
         let path = self.path(name);
         let temporary = self.write_temporary(name, bytes)?;
         let renamed = match unix::renameat_with(unix::CWD, &temporary, unix::CWD, &path, RenameFlags::NOREPLACE) {
-            Err(rustix::io::Errno::EXIST) if fs::read(&path).is_ok_and(|there| there == bytes) => {
+            Err(Errno::EXIST) if fs::read(&path).is_ok_and(|there| there == bytes) => {
                 fs::remove_file(&temporary)
             }
             // What stands there under this name is damaged: replace it. So do file systems without NOREPLACE.
-            Err(rustix::io::Errno::EXIST | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => {
                 fs::rename(&temporary, &path)
             }
             other => other.map_err(io::Error::from),
@@ -157,18 +159,23 @@ impl Backend for Directory {
     }
 
     fn get_range(&self, name: ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let mut file = File::open(self.path(name)).map_err(|e| read_error(name, e))?;
+        let file = File::open(self.path(name)).map_err(|e| read_error(name, e))?;
         let end = file.metadata().map_err(|e| read_error(name, e))?.len();
         // Before the allocation: a hostile index must not choose its size.
         if offset.checked_add(len as u64).is_none_or(|wanted| wanted > end) {
             return Err(Error::corrupt(name.to_string(), format!("it ends at {end}")));
         }
         let mut bytes = Vec::with_capacity(len);
-        file.seek(SeekFrom::Start(offset)).map_err(|e| read_error(name, e))?;
-        file.take(len as u64).read_to_end(&mut bytes).map_err(|e| read_error(name, e))?;
-        if bytes.len() < len {
-            return Err(read_error(name, io::ErrorKind::UnexpectedEof.into()));
+        while bytes.len() < len {
+            let at = offset + bytes.len() as u64;
+            match pread(&file, spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(read_error(name, io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(read_error(name, errno.into())),
+            }
         }
+        // There may have been room for more.
+        bytes.truncate(len);
         Ok(bytes)
     }
 

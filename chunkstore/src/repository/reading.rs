@@ -55,19 +55,22 @@ impl Repository {
 
     /// Reads one range that covers several records; falls back to one by one.
     fn read_group(&self, group: &[(Place, usize)], ids: &[BlobId], proof: Proof, out: &mut [Option<Result<Record>>]) {
-        let bounds = group.first().zip(group.last());
-        let bytes = bounds.and_then(|((first, _), (last, _))| {
-            let len = (last.offset - first.offset).checked_add(last.length)? as usize;
-            self.backend.get_range(ObjectName::Pack(first.pack), u64::from(first.offset), len).ok()
+        let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { return };
+        let len = (last.offset - first.offset).checked_add(last.length);
+        let bytes = len.and_then(|len| {
+            self.backend.get_range(ObjectName::Pack(first.pack), u64::from(first.offset), len as usize).ok()
         });
-        let start = group.first().map_or(0, |(place, _)| place.offset);
+        let mut bytes = bytes.unwrap_or_default();
         for (place, position) in group {
             let Some((id, slot)) = ids.get(*position).zip(out.get_mut(*position)) else { continue };
-            let from = (place.offset - start) as usize;
-            let record = bytes
-                .as_ref()
-                .and_then(|bytes| bytes.get(from..from + place.length as usize))
-                .map(|bytes| self.parse(id, *place, bytes.to_vec(), proof));
+            let record = match group {
+                [_] => Some(std::mem::take(&mut bytes)).filter(|bytes| !bytes.is_empty()),
+                _ => {
+                    let from = (place.offset - first.offset) as usize;
+                    bytes.get(from..from + place.length as usize).map(<[u8]>::to_vec)
+                }
+            };
+            let record = record.map(|record| self.parse(id, *place, record, proof));
             *slot = Some(match record {
                 Some(Ok(record)) => Ok(record),
                 _ => self.read_carefully(id),
