@@ -26,6 +26,7 @@ use lookup::{find, reading_connection};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -76,6 +77,9 @@ struct State {
     next: Cell<i64>,
     /// It was found to be damaged.
     damaged: Cell<bool>,
+    /// Tags that many were asked about together and that were not found, since rows were added last: who asks for contents puts
+    /// those next, and each of them is asked for once more then.
+    unknown: HashSet<Tag>,
     /// While a collection removes rows.
     condemned: Option<Arc<Condemned>>,
     /// A collection is under way.
@@ -120,8 +124,9 @@ impl Index {
         }
         let next = Cell::new(last_number(&connection)? + 1);
         let (leases, released) = (Vec::new(), Vec::new());
-        let (others, damaged) = (Vec::new(), Cell::new(false));
-        let state = State { others, connection, next, damaged, condemned: None, collecting: false, leases, released };
+        let (others, damaged, unknown) = (Vec::new(), Cell::new(false), HashSet::new());
+        let state =
+            State { others, connection, next, damaged, unknown, condemned: None, collecting: false, leases, released };
         let index = Index { state: Mutex::new(state), path: path.to_owned() };
         if index.meta("repository")?.as_deref() != Some(&repository.0[..]) {
             return Err(Error::corrupt("the index", "it belongs to another repository"));

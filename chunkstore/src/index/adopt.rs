@@ -82,7 +82,8 @@ impl Index {
 
     /// One transaction.
     pub(super) fn write<T>(&self, rows: impl FnOnce(&Connection, &State) -> Result<T>) -> Result<T> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.unknown.clear();
         let transaction = rusqlite::Transaction::new_unchecked(&state.connection, TransactionBehavior::Immediate)
             .map_err(sql("write"))?;
         let done = state.watch(rows(&transaction, &state))?;

@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// So many names or more are worth threads. In tests fewer are.
 const MANY: usize = if cfg!(test) { 8 } else { 512 };
+/// So many unknown tags, and those of one question more, are remembered.
+const UNKNOWN_MAX: usize = 1 << 14;
 /// Connections beside the first: they mostly wait for disks, or for pages to be copied.
 const OTHERS: usize = 3;
 
@@ -23,6 +25,11 @@ impl Index {
     /// The ids of intact blobs with these tags; the lease holds what is answered.
     pub fn known(&self, tags: &[Tag], lease: Option<&Lease>) -> Result<Vec<Option<BlobId>>> {
         let mut state = self.lock();
+        if let [tag] = tags
+            && state.unknown.contains(tag)
+        {
+            return Ok(vec![None]);
+        }
         let condemned = state.condemned.clone();
         let look = |connection: &Connection, part: &Part<'_, Tag>| {
             let mut statement = connection
@@ -47,7 +54,14 @@ impl Index {
             }
             Ok(found)
         };
-        state.look_up(&self.path, tags, |tag| &tag.0, &look)
+        let answers = state.look_up(&self.path, tags, |tag| &tag.0, &look)?;
+        if tags.len() > 1 {
+            if state.unknown.len() > UNKNOWN_MAX {
+                state.unknown.clear();
+            }
+            state.unknown.extend(tags.iter().zip(&answers).filter(|(_, id)| id.is_none()).map(|(tag, _)| *tag));
+        }
+        Ok(answers)
     }
 
     /// The id of an intact blob whose tag begins with this half.
@@ -234,6 +248,10 @@ mod tests {
             let known = index.known(&tags, Some(&lease)).unwrap();
             let expected: Vec<_> = asked.iter().map(|n| (*n < last).then_some(id(*n))).collect();
             assert_eq!(known, expected);
+            // What was unknown to many a moment ago may be known now.
+            for (tag, id) in tags.iter().zip(&expected) {
+                assert_eq!(index.known(&[*tag], None).unwrap(), [*id]);
+            }
             let held = asked.iter().filter(|n| **n < last).collect::<BTreeSet<_>>().len();
             assert_eq!(lease.numbers().iter().count(), held);
             let other = index.lease(None);
