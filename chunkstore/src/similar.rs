@@ -247,7 +247,8 @@ impl SimilarityIndex {
         if head != [&MAGIC[..], &repository.0].concat() || entries.len() % ENTRY_LEN != 0 {
             return None;
         }
-        let mut index = SimilarityIndex::with_room(chunks_max, entries.len() / ENTRY_LEN);
+        // Room for those that are to come as well, or the first of them would have all entered once more.
+        let mut index = SimilarityIndex::with_room(chunks_max, 2 * (entries.len() / ENTRY_LEN));
         let surplus = (entries.len() / ENTRY_LEN).saturating_sub(index.chunks_max);
         for entry in entries.chunks_exact(ENTRY_LEN).skip(surplus) {
             let mut d = Decoder::new(entry, "the similarity index");
