@@ -319,8 +319,6 @@ impl Slot {
         let derived = argon2.hash_password_into_with_memory(passphrase, &self.salt, key, memory.as_mut_slice());
         // It would tell the key to who reads it later.
         memory.par_iter_mut().for_each(Zeroize::zeroize);
-        // The kernel takes a tenth of the whole time to take it back, and nobody waits for that.
-        rayon::spawn(|| drop(memory));
         derived.map_err(refused)
     }
 
