@@ -132,13 +132,9 @@ impl Backend for Directory {
         let path = self.path(name);
         let temporary = self.write_temporary(name, bytes)?;
         let renamed = match unix::renameat_with(unix::CWD, &temporary, unix::CWD, &path, RenameFlags::NOREPLACE) {
-            Err(Errno::EXIST) if fs::read(&path).is_ok_and(|there| there == bytes) => {
-                fs::remove_file(&temporary)
-            }
+            Err(Errno::EXIST) if fs::read(&path).is_ok_and(|there| there == bytes) => fs::remove_file(&temporary),
             // What stands there under this name is damaged: replace it. So do file systems without NOREPLACE.
-            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => {
-                fs::rename(&temporary, &path)
-            }
+            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => fs::rename(&temporary, &path),
             other => other.map_err(io::Error::from),
         };
         if let Err(e) = renamed {
