@@ -64,6 +64,7 @@ impl Repository {
         for (place, position) in group {
             let Some((id, slot)) = ids.get(*position).zip(out.get_mut(*position)) else { continue };
             let record = match group {
+                // Nothing else was read, so it need not be copied.
                 [_] => Some(std::mem::take(&mut bytes)).filter(|bytes| !bytes.is_empty()),
                 _ => {
                     let from = (place.offset - first.offset) as usize;
