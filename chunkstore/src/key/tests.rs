@@ -135,6 +135,20 @@ fn known_derived_keys_and_tags() {
 }
 
 #[test]
+fn a_tag_is_one_hash_however_it_is_made() {
+    let key = known_keys().write;
+    let content: Vec<u8> = (0..70_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let around = |len: usize| len - 2..=len + 2;
+    for len in
+        (0..3).chain(around(HASHED_APART_MAX)).chain(around(HASHED_AT_ONCE)).chain(around(32 << 10)).chain([70_000])
+    {
+        let content = &content[..len];
+        let meant = blake3::keyed_hash(&key.tag, &[&[Kind::List as u8], content].concat());
+        assert_eq!(key.tag(Kind::List, content).0, *meant.as_bytes(), "{len}");
+    }
+}
+
+#[test]
 fn known_texts() {
     assert_eq!(*known_keys().write.to_text(), WRITE_TEXT);
     assert_same_write(&WriteKey::from_text(WRITE_TEXT).unwrap(), &known_keys().write);
