@@ -79,15 +79,10 @@ enum Search {
     Level(i32),
 }
 
-/// Makes deltas one after the other. Making it costs as much as half a delta, so it should serve several; what it refers to lives
-/// longer than it.
-pub struct Differ<'b>(CCtx<'b>);
-
-impl Default for Differ<'_> {
-    fn default() -> Self {
-        Differ(CCtx::create())
-    }
-}
+/// Makes deltas one after the other. Its context costs as much as half a delta, so it should serve several, and there is none before the
+/// first; what it refers to lives longer than it.
+#[derive(Default)]
+pub struct Differ<'b>(Option<CCtx<'b>>);
 
 impl<'b> Differ<'b> {
     /// One frame that needs `prefix` to be read.
@@ -108,8 +103,9 @@ impl<'b> Differ<'b> {
 
     fn frame(&mut self, content: &[u8], prefix: &'b [u8], search: Search) -> Option<Vec<u8>> {
         let mut frame = Vec::with_capacity(compress_bound(content.len()));
-        self.0.reset(ResetDirective::Parameters).ok()?;
-        let mut set = |parameter| self.0.set_parameter(parameter).ok();
+        let context = self.0.get_or_insert_with(CCtx::create);
+        context.reset(ResetDirective::Parameters).ok()?;
+        let mut set = |parameter| context.set_parameter(parameter).ok();
         // zstd narrows what is wider than prefix and content.
         set(CParameter::WindowLog(COMMON_WINDOW))?;
         match search {
@@ -127,8 +123,8 @@ impl<'b> Differ<'b> {
             }
             Search::Level(level) => set(CParameter::CompressionLevel(level)).map(|_| ())?,
         }
-        self.0.ref_prefix(prefix).ok()?;
-        self.0.compress2(&mut frame, content).ok()?;
+        context.ref_prefix(prefix).ok()?;
+        context.compress2(&mut frame, content).ok()?;
         Some(frame)
     }
 }
