@@ -80,6 +80,8 @@ impl Slices {
         let former: Vec<Former> = files.iter().map(Former::of).collect();
         let kept = self.find(&tags, &former, chunks)?;
         let (mut bundle, mut parts) = (Bundle::default(), HashMap::new());
+        let fresh = files.iter().zip(&tags).filter(|(_, tag)| !kept.contains_key(*tag));
+        bundle.bytes.reserve(fresh.map(|(file, _)| file.content.len()).sum());
         let places: Vec<Place> = files
             .iter()
             .zip(tags.iter().zip(&former))

@@ -2,13 +2,13 @@
 
 use super::read::Job;
 use crate::metadata::capture::Stat;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
 /// A file that changes while it is read is read again so many times.
 pub const RETRIES: usize = 3;
@@ -66,22 +66,21 @@ pub fn is_same_after(file: &File, before: &Stat) -> bool {
 /// Appends up to `size` bytes of a file.
 pub fn read_whole(file: &File, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
     let start = buffer.len();
-    let size = usize::try_from(size).map_err(io::Error::other)?;
-    buffer.resize(start + size, 0);
-    let mut len = 0;
-    while len < size {
-        let room = buffer.get_mut(start + len..).unwrap_or_default();
-        match file.read_at(room, len as u64) {
+    let end = start.saturating_add(usize::try_from(size).map_err(io::Error::other)?);
+    buffer.reserve(end - start);
+    while buffer.len() < end {
+        let at = (buffer.len() - start) as u64;
+        match pread(file, spare_capacity(buffer), at) {
             Ok(0) => break,
-            Ok(more) => len += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) => {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => {
                 buffer.truncate(start);
-                return Err(error);
+                return Err(errno.into());
             }
         }
     }
-    buffer.truncate(start + len);
+    // There may have been room for more.
+    buffer.truncate(end);
     Ok(())
 }
 
