@@ -75,6 +75,23 @@ fn what_compresses_is_compressed_and_what_does_not_is_raw() {
 }
 
 #[test]
+fn what_is_not_the_content_of_its_tag_is_not_sealed() {
+    let s = setup(Suite::Aes256Gcm);
+    let [content, other] = [1, 2].map(|seed| compressible(65_536, seed));
+    let tag = s.keys.write.tag(Kind::Chunk, &other);
+    let bases = Bases::new(vec![(BlobId([1; 32]), Arc::new(compressible(65_536, 3)))]);
+    let sealed = [
+        s.sealer.seal(Kind::Chunk, tag, &content, &[]),
+        s.sealer.seal(Kind::Tree, tag, &other, &[]),
+        s.sealer.seal_chunk(tag, &noise(65_536, 1), Level::FASTEST),
+        s.sealer.seal_similar(tag, &content, &bases, false, &mut Differ::default()),
+    ];
+    for record in sealed {
+        assert!(record.is_err_and(|error| error.to_string().contains("a record just sealed")));
+    }
+}
+
+#[test]
 fn levels_are_honoured_and_make_no_difference_to_names_and_readers() {
     let s = setup(Suite::Aes256Gcm);
     let content = compressible(65_536, 1);
