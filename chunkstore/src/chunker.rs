@@ -2,15 +2,20 @@
 
 use crate::configuration::ChunkSizes;
 use crate::key::WriteKey;
-use fastcdc::v2020::{Normalization, cut_gear, select_masks};
+use fastcdc::v2020::{Normalization, select_masks};
 use zeroize::Zeroizing;
+
+/// Each byte's number leaves the hash by its upper end after so many more, so that the hash anywhere follows from as many bytes before.
+const REACH: usize = 64;
+/// So many places are searched in turns: what the next hash of one waits for, leaves the processor time for the others.
+const LANES: usize = 4;
+const LANE: usize = 512;
+const STRETCH: usize = LANES * LANE;
 
 /// Cuts one data extent after another; keeps no bytes.
 pub struct Chunker {
     sizes: ChunkSizes,
-    gear: Zeroizing<[u64; 256]>,
-    /// `gear`, each shifted left by one: the algorithm takes two bytes at a time.
-    gear_shifted: Zeroizing<[u64; 256]>,
+    gear: Gear,
     mask_small: u64,
     mask_large: u64,
 }
@@ -18,10 +23,8 @@ pub struct Chunker {
 impl Chunker {
     /// `sizes` must be within the bounds that a configuration is checked against.
     pub fn new(key: &WriteKey, sizes: ChunkSizes) -> Self {
-        let gear = gear_table(&key.gear);
-        let gear_shifted = Zeroizing::new(gear.map(|value| value << 1));
         let (mask_small, mask_large) = select_masks(sizes.average as usize, Normalization::Level1);
-        Chunker { sizes, gear, gear_shifted, mask_small, mask_large }
+        Chunker { sizes, gear: Gear::new(&key.gear), mask_small, mask_large }
     }
 
     /// The length of the first chunk of `window`, which begins at a chunk boundary. `last` says that the extent ends
@@ -32,19 +35,17 @@ impl Chunker {
         if window.is_empty() || (window.len() < max && !last) {
             return None;
         }
-        let (_, len) = cut_gear(
-            window,
-            self.sizes.min as usize,
-            self.sizes.average as usize,
-            max,
-            self.mask_small,
-            self.mask_large,
-            self.mask_small << 1,
-            self.mask_large << 1,
-            self.gear.as_slice(),
-            self.gear_shifted.as_slice(),
-        );
-        Some(len)
+        let longest = window.len().min(max);
+        // A single byte at the end is no place to cut.
+        let end = longest / 2 * 2;
+        let (begin, average) = (self.sizes.min as usize, end.min(self.sizes.average as usize));
+        let mut hash = 0;
+        let mut seek = |from: usize, to: usize, mask| {
+            let bytes = window.get(from..to).unwrap_or_default();
+            self.gear.seek(&mut hash, bytes, mask).map(|at| from + at)
+        };
+        let cut = seek(begin, average, self.mask_small).or_else(|| seek(average.max(begin), end, self.mask_large));
+        Some(cut.unwrap_or(longest))
     }
 
     pub fn sizes(&self) -> ChunkSizes {
@@ -52,15 +53,63 @@ impl Chunker {
     }
 }
 
-fn gear_table(key: &[u8; 32]) -> Zeroizing<[u64; 256]> {
-    let mut reader = blake3::Hasher::new_keyed(key).update(b"nightkeep v1 gear table").finalize_xof();
-    let mut table = Zeroizing::new([0; 256]);
-    for value in table.iter_mut() {
-        let mut bytes = [0; 8];
-        reader.fill(&mut bytes);
-        *value = u64::from_le_bytes(bytes);
+/// A secret number for each byte.
+struct Gear(Zeroizing<[u64; 256]>);
+
+impl Gear {
+    fn new(key: &[u8; 32]) -> Gear {
+        let mut reader = blake3::Hasher::new_keyed(key).update(b"nightkeep v1 gear table").finalize_xof();
+        let mut table = Zeroizing::new([0; 256]);
+        for value in table.iter_mut() {
+            let mut bytes = [0; 8];
+            reader.fill(&mut bytes);
+            *value = u64::from_le_bytes(bytes);
+        }
+        Gear(table)
     }
-    table
+
+    fn step(&self, hash: u64, byte: u8) -> u64 {
+        (hash << 1).wrapping_add(self.0.get(usize::from(byte)).copied().unwrap_or_default())
+    }
+
+    /// Where the hash, which goes on through these bytes, has no bit of the mask for the first time.
+    fn seek(&self, hash: &mut u64, bytes: &[u8], mask: u64) -> Option<usize> {
+        let (stretches, rest) = bytes.as_chunks();
+        for (n, stretch) in stretches.iter().enumerate() {
+            match self.pass(*hash, stretch, mask) {
+                Some(end) => *hash = end,
+                None => return self.seek_plainly(hash, stretch, mask).map(|at| n * STRETCH + at),
+            }
+        }
+        self.seek_plainly(hash, rest, mask).map(|at| bytes.len() - rest.len() + at)
+    }
+
+    fn seek_plainly(&self, hash: &mut u64, bytes: &[u8], mask: u64) -> Option<usize> {
+        bytes.iter().position(|byte| {
+            *hash = self.step(*hash, *byte);
+            *hash & mask == 0
+        })
+    }
+
+    /// The hash after a stretch, if what is sought is nowhere in it.
+    fn pass(&self, hash: u64, stretch: &[u8; STRETCH], mask: u64) -> Option<u64> {
+        let [a, b, c, d]: &[[u8; LANE]; LANES] = stretch.as_chunks().0.try_into().ok()?;
+        let after = |lane: &[u8; LANE]| {
+            lane.last_chunk::<REACH>().into_iter().flatten().fold(0, |hash, byte| self.step(hash, *byte))
+        };
+        let mut hashes = [hash, after(a), after(b), after(c)];
+        for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+            let mut is_found = false;
+            for (hash, byte) in hashes.iter_mut().zip([a, b, c, d]) {
+                *hash = self.step(*hash, *byte);
+                is_found |= *hash & mask == 0;
+            }
+            if is_found {
+                return None;
+            }
+        }
+        hashes.last().copied()
+    }
 }
 
 #[cfg(test)]
@@ -98,30 +147,20 @@ mod tests {
         lengths
     }
 
-    /// FastCDC as its paper has it, one byte at a time.
-    fn plain_cut(gear: &[u64; 256], data: &[u8]) -> usize {
-        let ChunkSizes { min, average, max } = SIZES;
-        let (masks, mut hash) = (select_masks(average as usize, Normalization::Level1), 0u64);
-        let end = data.len().min(max as usize);
-        let mut at = min as usize;
-        while at < end {
-            hash = (hash << 1).wrapping_add(gear[data[at] as usize]);
-            // The two-byte form does not test the odd byte at the end.
-            let tested = at < end / 2 * 2;
-            let mask = if at < end.min(average as usize) / 2 * 2 { masks.0 } else { masks.1 };
-            if tested && hash & mask == 0 {
-                return at;
-            }
-            at += 1;
-        }
-        end
+    /// What the library says that the format names.
+    fn reference_cut(chunker: &Chunker, data: &[u8]) -> usize {
+        let ChunkSizes { min, average, max } = chunker.sizes;
+        let (small, large) = (chunker.mask_small, chunker.mask_large);
+        let (gear, shifted) = (*chunker.gear.0, chunker.gear.0.map(|value| value << 1));
+        let [min, average, max] = [min, average, max].map(|size| size as usize);
+        fastcdc::v2020::cut_gear(data, min, average, max, small, large, small << 1, large << 1, &gear, &shifted).1
     }
 
     #[test]
     fn gear_table_is_the_one_of_the_format() {
         let secret = "cb9da0136fe07cb22e3105e21c5127511f7440709ac17cbcef7a2c809b8c4143";
         let secret = data_encoding::HEXLOWER.decode(secret.as_bytes()).unwrap();
-        let table = gear_table(&secret.try_into().unwrap());
+        let Gear(table) = Gear::new(&secret.try_into().unwrap());
         assert_eq!((table[0], table[255]), (13_994_250_493_581_582_204, 5_155_197_987_099_854_242));
     }
 
@@ -167,11 +206,20 @@ mod tests {
             prop_assert!(but_last.iter().all(|len| *len >= 256));
         }
 
+        /// Of noise, and of what never has a place to cut for a while.
         #[test]
-        fn cuts_are_those_of_the_paper(seed: u64, len in 1usize..20_000) {
-            let chunker = Chunker::new(&key(1), SIZES);
-            let data = noise(len, seed);
-            prop_assert_eq!(chunker.cut(&data, true), Some(plain_cut(&chunker.gear, &data)));
+        fn cuts_are_those_of_the_format(seed: u64, size in 8u32..=14, len in 1usize..80_000, zeros in 0usize..80_000) {
+            let sizes = ChunkSizes { min: 1 << (size - 2), average: 1 << size, max: 1 << (size + 2) };
+            let chunker = Chunker::new(&key(1), sizes);
+            let mut data = noise(len, seed);
+            let zeros = zeros.min(len);
+            data[..zeros].fill(0);
+            let mut rest = data.as_slice();
+            while !rest.is_empty() {
+                let len = chunker.cut(rest, true);
+                prop_assert_eq!(len, Some(reference_cut(&chunker, rest)));
+                rest = &rest[len.unwrap()..];
+            }
         }
 
         /// Cuts meet again within a few chunks; fifty, of two hundred, is beyond any bad luck.
