@@ -8,6 +8,8 @@ pub(super) const PAIRS: usize = BINS / 2;
 const WINDOW: usize = 32;
 /// Places of a content that are looked at together.
 const BLOCK: usize = 512;
+/// Of these, so many share one number, a bit for each.
+const GROUP: usize = 32;
 /// Bytes that tell whether a window is sampled: its first.
 const MARK: usize = 8;
 /// The marks of a block reach so far beyond it.
@@ -25,16 +27,17 @@ pub struct Sketch(pub(super) [u16; BINS]);
 impl Sketch {
     pub fn of(content: &[u8]) -> Sketch {
         let mut bins = [u64::MAX; BINS];
+        let mut sampled = [0; BLOCK / GROUP];
         let windows = (content.len() + 1).saturating_sub(WINDOW);
-        for at in (0..windows).step_by(BLOCK) {
-            let block = match content.get(at..).and_then(<[u8]>::first_chunk) {
-                Some(block) => sampled(block),
-                None => sampled(&padded(content.get(at..).unwrap_or_default())),
-            };
-            for (at, mut flags) in (at..).step_by(8).zip(block) {
-                while flags != 0 {
-                    let place = at + usize::try_from(flags.trailing_zeros() / 8).unwrap_or(0);
-                    flags &= flags - 1;
+        for block in (0..windows).step_by(BLOCK) {
+            match content.get(block..).and_then(<[u8]>::first_chunk) {
+                Some(bytes) => sample(bytes, &mut sampled),
+                None => sample(&padded(content.get(block..).unwrap_or_default()), &mut sampled),
+            }
+            for (group, mut bits) in (block..).step_by(GROUP).zip(sampled) {
+                while bits != 0 {
+                    let place = group + place_of(bits.trailing_zeros());
+                    bits &= bits - 1;
                     if let Some(window) = content.get(place..).and_then(<[u8]>::first_chunk) {
                         offer(&mut bins, hash(window));
                     }
@@ -65,39 +68,37 @@ impl Sketch {
     }
 }
 
-/// Which windows that begin in a block are sampled, a byte for each place, 0 or 1, eight bytes a number.
-fn sampled(block: &[u8; MARKED]) -> [u64; BLOCK / 8] {
-    let (even, odd) = (marks(block), marks(block.get(1..).unwrap_or_default()));
-    let mut flags = [0; BLOCK / 2];
-    for ((flags, even), odd) in flags.iter_mut().zip(&even).zip(&odd) {
-        let is_sampled = |mark: &u16| u16::from(mark >> (u16::BITS - SAMPLED_BITS) == 0);
-        *flags = is_sampled(even) | is_sampled(odd) << 8;
+/// The words that begin at each second byte of a block and of what its marks reach.
+type Words = [[u8; 2]; MARKED / 2];
+
+/// Which windows that begin in a block are sampled, a bit for each ([`place_of`]). Its inner loop has no branches, and a fixed length, so that the
+/// compiler makes it one of eight steps at once; measure when you change its shape.
+fn sample(block: &[u8; MARKED], sampled: &mut [u32; BLOCK / GROUP]) {
+    let words = |from: usize| block.get(from..from + size_of::<Words>())?.as_chunks().0.try_into().ok();
+    let (Some(even), Some(odd)): (Option<&Words>, Option<&Words>) = (words(0), words(1)) else { return };
+    for (group, bits) in sampled.iter_mut().enumerate() {
+        let (mut of_even, mut of_odd) = (0, 0);
+        for lane in 0..GROUP / 2 {
+            let at = group * (GROUP / 2) + lane;
+            of_even |= is_sampled(even, at) << lane;
+            of_odd |= is_sampled(odd, at) << lane;
+        }
+        *bits = u32::from(of_even) | u32::from(of_odd) << 16;
     }
-    let (eights, _) = flags.as_chunks::<4>();
-    std::array::from_fn(|n| {
-        let [a, b, c, d] = eights.get(n).map_or([0; 4], |four| four.map(u64::from));
-        a | b << 16 | c << 32 | d << 48
-    })
 }
 
-/// What eight bytes from each second place make: a polynomial of their four words. Its loops, and that above, do not branch and their
-/// numbers are short, so that the compiler makes one instruction of eight steps.
-fn marks(bytes: &[u8]) -> [u16; BLOCK / 2] {
-    let mut words = [0; BLOCK / 2 + 3];
-    for (word, pair) in words.iter_mut().zip(bytes.as_chunks().0) {
-        *word = u16::from_le_bytes(*pair);
-    }
-    let twos: [u16; BLOCK / 2 + 2] = joined(&words, 1, MARK_FACTOR);
-    joined(&twos, 2, MARK_FACTOR.wrapping_mul(MARK_FACTOR)).map(|mark| mark.wrapping_add(MARK_OFFSET))
+/// Where in its group a window begins whose bit has this number: the even places come first.
+fn place_of(bit: u32) -> usize {
+    let bit = usize::try_from(bit).unwrap_or(0);
+    bit % (GROUP / 2) * 2 + bit / (GROUP / 2)
 }
 
-/// Each part joined with the one so far behind it.
-fn joined<const N: usize>(parts: &[u16], distance: usize, factor: u16) -> [u16; N] {
-    let mut joined = [0; N];
-    for ((joined, part), behind) in joined.iter_mut().zip(parts).zip(parts.iter().skip(distance)) {
-        *joined = part.wrapping_mul(factor).wrapping_add(*behind);
-    }
-    joined
+/// Whether the mark from this word on, a polynomial of four, begins with zeros: 1 or 0.
+fn is_sampled(words: &Words, at: usize) -> u16 {
+    let word = |at: usize| words.get(at).map_or(0, |word| u16::from_le_bytes(*word));
+    let two = |at: usize| word(at).wrapping_mul(MARK_FACTOR).wrapping_add(word(at + 1));
+    let four = two(at).wrapping_mul(MARK_FACTOR.wrapping_mul(MARK_FACTOR)).wrapping_add(two(at + 2));
+    u16::from(four.wrapping_add(MARK_OFFSET) >> (u16::BITS - SAMPLED_BITS) == 0)
 }
 
 /// The end of a content as a block.
