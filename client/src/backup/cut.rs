@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 
 /// A window has this many bytes, unless the largest chunk asks for more.
-const WINDOW_BYTES: usize = 1 << 20;
+const WINDOW_BYTES: usize = 2 << 20;
 /// So many windows of one file are on their way at once, for each caller that the store wants.
 const AHEAD_MAX: usize = 4;
 
