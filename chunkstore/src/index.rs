@@ -24,9 +24,9 @@ use crate::record::Class;
 use lease::{Condemned, Lease};
 use lookup::{find, reading_connection};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension, params};
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,6 +80,9 @@ struct State {
     /// Tags that many were asked about together and that were not found, since rows were added last: who asks for contents puts
     /// those next, and each of them is asked for once more then.
     unknown: HashSet<Tag>,
+    /// Numbers of ids that were found intact since rows were changed last: who asks for bases stores what links to them next. None for who
+    /// only reads, since rows are changed beside it.
+    intact: Option<HashMap<BlobId, i64>>,
     /// While a collection removes rows.
     condemned: Option<Arc<Condemned>>,
     /// A collection is under way.
@@ -125,8 +128,10 @@ impl Index {
         let next = Cell::new(last_number(&connection)? + 1);
         let (leases, released) = (Vec::new(), Vec::new());
         let (others, damaged, unknown) = (Vec::new(), Cell::new(false), HashSet::new());
+        let intact = if connection.is_readonly(MAIN_DB).map_err(sql("read"))? { None } else { Some(HashMap::new()) };
+        let (condemned, collecting) = (None, false);
         let state =
-            State { others, connection, next, damaged, unknown, condemned: None, collecting: false, leases, released };
+            State { others, connection, next, damaged, unknown, intact, condemned, collecting, leases, released };
         let index = Index { state: Mutex::new(state), path: path.to_owned() };
         if index.meta("repository")?.as_deref() != Some(&repository.0[..]) {
             return Err(Error::corrupt("the index", "it belongs to another repository"));
@@ -152,6 +157,7 @@ impl Index {
         let mut state = self.lock();
         state.condemned = None;
         state.others.clear();
+        state.forget();
         let connection = &state.connection;
         connection.flush_prepared_statement_cache();
         // How SQLite's documentation of this setting tells to do it.

@@ -83,7 +83,7 @@ impl Index {
     /// One transaction.
     pub(super) fn write<T>(&self, rows: impl FnOnce(&Connection, &State) -> Result<T>) -> Result<T> {
         let mut state = self.lock();
-        state.unknown.clear();
+        state.forget();
         let transaction = rusqlite::Transaction::new_unchecked(&state.connection, TransactionBehavior::Immediate)
             .map_err(sql("write"))?;
         let done = state.watch(rows(&transaction, &state))?;

@@ -9,12 +9,13 @@ use super::{INTACT, Index, Place, State, configure, fit_cache, head, sql};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, HalfTag, PackId, Tag};
 use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// So many names or more are worth threads. In tests fewer are.
 const MANY: usize = if cfg!(test) { 8 } else { 512 };
-/// So many unknown tags, and those of one question more, are remembered.
-const UNKNOWN_MAX: usize = 1 << 14;
+/// So many unknown tags, and as many intact ids, are remembered, and those of one question more.
+const ANSWERS_MAX: usize = 1 << 14;
 /// Connections beside the first: they mostly wait for disks, or for pages to be copied.
 const OTHERS: usize = 3;
 
@@ -56,7 +57,7 @@ impl Index {
         };
         let answers = state.look_up(&self.path, tags, |tag| &tag.0, &look)?;
         if tags.len() > 1 {
-            if state.unknown.len() > UNKNOWN_MAX {
+            if state.unknown.len() > ANSWERS_MAX {
                 state.unknown.clear();
             }
             state.unknown.extend(tags.iter().zip(&answers).filter(|(_, id)| id.is_none()).map(|(tag, _)| *tag));
@@ -87,18 +88,28 @@ impl Index {
     pub fn present(&self, ids: &[BlobId], lease: Option<&Lease>) -> Result<Vec<bool>> {
         let mut state = self.lock();
         let condemned = state.condemned.clone();
-        let look = |connection: &Connection, part: &Part<'_, BlobId>| {
-            let mut found = Vec::new();
-            for (position, id) in part {
-                let Some((no, INTACT)) = find(connection, condemned.as_deref(), id)? else { continue };
-                if let Some(lease) = lease {
-                    lease.add(no);
-                }
-                found.push((*position, true));
+        let remembered = |id| state.intact.as_ref()?.get(id).filter(|no| !goes(condemned.as_deref(), **no)).copied();
+        let answers = match ids.iter().map(|id| remembered(id).map(Some)).collect() {
+            Some(numbers) => numbers,
+            None => {
+                let look = |connection: &Connection, part: &Part<'_, BlobId>| {
+                    let mut found = Vec::new();
+                    for (position, id) in part {
+                        if let Some((no, INTACT)) = find(connection, condemned.as_deref(), id)? {
+                            found.push((*position, Some(no)));
+                        }
+                    }
+                    Ok(found)
+                };
+                let answers = state.look_up(&self.path, ids, |id| &id.0, &look)?;
+                state.remember(ids, &answers);
+                answers
             }
-            Ok(found)
         };
-        state.look_up(&self.path, ids, |id| &id.0, &look)
+        if let Some(lease) = lease {
+            answers.iter().flatten().for_each(|no| lease.add(*no));
+        }
+        Ok(answers.iter().map(Option::is_some).collect())
     }
 
     /// Where these lie, damaged or not.
@@ -128,6 +139,20 @@ impl Index {
 }
 
 impl State {
+    /// What was answered before rows were changed is answered no more.
+    pub(super) fn forget(&mut self) {
+        self.unknown.clear();
+        self.intact.iter_mut().for_each(HashMap::clear);
+    }
+
+    fn remember(&mut self, ids: &[BlobId], numbers: &[Option<i64>]) {
+        let Some(intact) = &mut self.intact else { return };
+        if intact.len() > ANSWERS_MAX {
+            intact.clear();
+        }
+        intact.extend(ids.iter().zip(numbers).filter_map(|(id, no)| Some((*id, (*no)?))));
+    }
+
     /// What `look` finds of these names, in their order; the default for the others.
     fn look_up<N: Sync, A: Clone + Default + Send>(
         &mut self,
@@ -283,6 +308,30 @@ mod tests {
         assert_eq!(index.present(&ids, None).unwrap(), live);
         assert_eq!(index.known(&tags, None).unwrap().iter().map(Option::is_some).collect::<Vec<_>>(), live);
         drop(collecting);
+    }
+
+    #[test]
+    fn what_was_present_is_so_until_rows_change() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("index");
+        let (index, ids) = (Index::open_writer(&path, &RepositoryId([1; 16])).unwrap(), [1, 2, 70].map(id));
+        add(&index, 0..60);
+        let reader = Index::open_reader(&path, &RepositoryId([1; 16])).unwrap();
+        for _ in 0..2 {
+            let lease = index.lease(None);
+            assert_eq!(index.present(&ids[..2], Some(&lease)).unwrap(), [true, true]);
+            assert_eq!(lease.numbers().iter().count(), 2, "what is remembered is held as well");
+            index.release(&lease);
+            assert_eq!(index.present(&ids, None).unwrap(), [true, true, false]);
+            assert_eq!(reader.present(&ids[..2], None).unwrap(), [true, true]);
+        }
+        add(&index, 70..71);
+        assert_eq!(index.present(&ids, None).unwrap(), [true; 3]);
+        index.set_missing(&ids[..1]).unwrap();
+        assert_eq!(index.present(&ids, None).unwrap(), [false, true, true]);
+        assert_eq!(reader.present(&ids[..2], None).unwrap(), [false, true], "who only reads asks again");
+        index.clear(&RepositoryId([1; 16])).unwrap();
+        assert_eq!(index.present(&ids[1..], None).unwrap(), [false, false]);
     }
 
     /// The writer closes last: then nothing is left in the log.
