@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 const LOCK_POLL: Duration = Duration::from_millis(100);
 const HOLDER_BYTES_MAX: u64 = 4096;
 
+/// An object is written in pieces of this size. For a whole pack at once some kernels take memory in blocks so large that a hypervisor has
+/// taken them back, and each page of them is fetched again: ten times the time.
+const PIECE_BYTES: usize = 1 << 20;
+
 pub struct Directory {
     root: PathBuf,
     temporaries: AtomicU64,
@@ -80,7 +84,7 @@ impl Directory {
         let path = self.root.join("tmp").join(format!("{}-{number}", std::process::id()));
         let written = (|| {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            file.write_all(bytes)?;
+            bytes.chunks(PIECE_BYTES).try_for_each(|piece| file.write_all(piece))?;
             file.sync_all()
         })();
         match written {
